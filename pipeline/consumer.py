@@ -1,0 +1,97 @@
+"""How to write a consumer: one function and a name.
+
+    from pipeline.consumer import Turn
+
+    def handle(turn: Turn) -> None:
+        for lane in turn:                       # one merchant each, in order
+            deliver(lane.merchant, lane.events)
+            lane.done()
+
+Register it in ``pipeline.toml`` as ``[consumers.NAME] handler = "package.module:handle"``. A lane leaves the turn
+with an outcome: ``done()`` (all of it, or the first n events), ``retry(reason)``, and ``reject(event, reason)`` for
+single events that can never be accepted: they are set aside in the control database and the lane goes on. A lane
+without an outcome is tried again alone and counted as failing; only when the turn has a single lane does returning
+mean done. ``SinkUnavailableError`` says that nobody's events are at fault: all of the turn is tried again, later.
+Everything may come twice: handlers are idempotent, by the event's version or by the turn's token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pipeline.domain.event import Event
+from pipeline.errors import SinkUnavailableError
+
+__all__ = ["Event", "Lane", "Outcome", "Rejection", "SinkUnavailableError", "Turn"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One event that is set aside: where it stood, why, and its bytes as they came."""
+
+    merchant: str
+    partition: int
+    offset: int
+    reason: str
+    payload: bytes
+    event: Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one lane: the first `entries` of its list leave it; the rest waits `delay_ms`, counted or not."""
+
+    merchant: str
+    entries: int
+    kind: Literal["done", "retry", "unavailable"]
+    delay_ms: int = 0
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One merchant's events of one turn, in order; ``offsets[i]`` and ``payloads[i]`` belong to ``events[i]``."""
+
+    merchant: str
+    partition: int
+    offsets: Sequence[int]
+    events: Sequence[Event]
+    payloads: Sequence[bytes]
+    failures: int = 0
+    finished: int | None = field(default=None, init=False)
+    failure: tuple[str, float | None] | None = field(default=None, init=False)
+    rejections: list[Rejection] = field(default_factory=list, init=False)
+
+    def done(self, count: int | None = None) -> None:
+        """The sink has accepted the first `count` events durably (all of them by default)."""
+        self.finished = len(self.events) if count is None else count
+
+    def retry(self, reason: str, *, after: float | None = None) -> None:
+        """The rest of the lane failed: try again in `after` seconds (default: back-off by failures)."""
+        self.failure = (reason, after)
+
+    def reject(self, index: int, reason: str) -> None:
+        """Set ``events[index]`` aside for good: it counts as done once its reason is stored."""
+        event = self.events[index]
+        self.rejections.append(
+            Rejection(self.merchant, self.partition, self.offsets[index], reason, self.payloads[index], event)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One claim of one or more lanes. ``token`` grows with every claim: a sink can refuse an older one."""
+
+    consumer: str
+    token: int
+    lanes: Sequence[Lane]
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self.lanes)
+
+    @property
+    def size(self) -> int:
+        """Events in all lanes together."""
+        return sum(len(lane.events) for lane in self.lanes)

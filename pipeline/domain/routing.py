@@ -1,0 +1,39 @@
+"""Where a merchant's events go: partition, lane and sink key, all functions of the merchant alone."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import NewType
+
+MerchantId = NewType("MerchantId", str)
+KeyValue = int | str | bool
+Key = dict[str, KeyValue]
+
+_MERCHANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}|_[a-z][a-z0-9_]{0,62}")
+
+
+def is_merchant(text: str) -> bool:
+    """True for a merchant id, and for ``_<source>``, which owns the rows that belong to no merchant."""
+    return _MERCHANT.fullmatch(text) is not None
+
+
+def partition_of(merchant: str, partitions: int) -> int:
+    """The partition of a merchant: crc32, the same in every process and every release."""
+    return zlib.crc32(merchant.encode()) % partitions
+
+
+def lane_queue(consumer: str, merchant: str) -> str:
+    """The Celery queue of a merchant's lane."""
+    return f"{consumer}.m.{merchant}"
+
+
+def encode_key(key: Key) -> str:
+    """A primary key as one text, injective: values in column order, ``%`` and ``:`` escaped, joined by ``:``."""
+    return ":".join(_text(value).replace("%", "%25").replace(":", "%3A") for value in key.values())
+
+
+def _text(value: KeyValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

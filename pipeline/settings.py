@@ -1,0 +1,333 @@
+"""Settings through one door: ``pipeline.toml`` for what is captured, the environment for addresses and secrets.
+
+``load()`` reports every problem at once, each with the file and line or the variable it stands in. ``.env`` in the
+working directory is read when present; the process environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from pipeline.errors import ConfigurationError
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_T = TypeVar("_T")
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(
+            "must start with a lower-case letter and have only lower-case letters, digits and _ (≤ 31)"
+        )
+    return text
+
+
+def _duration(text: str) -> str:
+    if not _DURATION.fullmatch(text):
+        raise ValueError('must be a number with a unit, such as "500ms", "5s", "10m" or "2h"')
+    return text
+
+
+def seconds(duration: str) -> float:
+    """The length of a duration such as ``"5s"`` in seconds."""
+    match = _DURATION.fullmatch(duration)
+    if match is None:
+        raise ValueError(f"not a duration: {duration!r}")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Topic(_Section):
+    """A topic's name and its partitions, which can never change: merchants are spread by their count."""
+
+    topic: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = "datastream"
+    partitions: Annotated[int, Field(ge=1, le=1000)] = 12
+    retention: Duration = "168h"
+
+
+class Deployment(_Section):
+    """Names everything that belongs together: consumer groups, lanes, indices, S3 prefix, warehouse schema."""
+
+    name: Name
+    datastream: Topic = Topic()
+    replication_factor: Annotated[int, Field(ge=1, le=10)] = 3
+    min_insync_replicas: Annotated[int, Field(ge=1, le=10)] = 2
+
+
+class Merchant(_Section):
+    """The column that holds the row's merchant id."""
+
+    column: str
+
+
+class SourceTable(_Section):
+    """One captured table. ``type`` defaults to the table's name."""
+
+    merchant: Merchant
+    type: Name | None = None
+
+
+class Source(_Section):
+    """One source database; its URL stands in ``<NAME>_DATABASE_URL``."""
+
+    tables: dict[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")], SourceTable]
+    poll_interval: Duration = "10ms"
+
+
+class Consumer(_Section):
+    """One named use of the stream.
+
+    A turn takes the heads of up to ``group`` lanes, at most ``turn_events`` events and ``turn_bytes`` bytes; a lane is
+    due when it has ``turn_events`` events or its oldest is ``linger`` old. A claim ends after ``lease`` unless renewed;
+    renewing stops after ``turn_limit``. A lane holds at most ``lane_bytes`` before its partition is paused.
+    """
+
+    handler: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    group: Annotated[int, Field(ge=1, le=10_000)] = 1
+    turn_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    turn_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
+    turn_limit: Duration = "5m"
+    linger: Duration = "0s"
+    lease: Duration = "10s"
+    lane_bytes: Annotated[int, Field(ge=1024 * 1024)] = 16 * 1024 * 1024
+    start: Literal["earliest", "latest"] = "earliest"
+
+
+class Search(_Section):
+    """Elasticsearch: shards and replicas of a new index, and the pace of refreshes on demand."""
+
+    shards: Annotated[int, Field(ge=1, le=100)] = 1
+    replicas: Annotated[int, Field(ge=0, le=5)] = 1
+    refresh_interval: Duration = "75ms"
+
+
+class Warehouse(_Section):
+    """Redshift: schema (default: the deployment's name), and when waiting parts are loaded."""
+
+    warehouse_schema: Annotated[Name | None, Field(alias="schema")] = None
+    load_after: Duration = "10s"
+    load_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    iam_role: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_+=,.@-]+$")] = (
+        "arn:aws:iam::123456789012:role/pipeline-copy"
+    )
+
+
+class Configuration(_Section):
+    """The whole of ``pipeline.toml``."""
+
+    deployment: Deployment
+    sources: dict[Name, Source]
+    consumers: dict[Name, Consumer] = {}
+    search: Search = Search()
+    warehouse: Warehouse = Warehouse()
+
+    @model_validator(mode="after")
+    def _enough_partitions(self) -> Configuration:
+        if self.deployment.min_insync_replicas > self.deployment.replication_factor:
+            raise ValueError("deployment.min_insync_replicas is above deployment.replication_factor")
+        return self
+
+    def type_of(self, source: str, table: str) -> str:
+        """The document type of a captured table."""
+        return self.sources[source].tables[table].type or table.split(".", 1)[1]
+
+
+class Environment(BaseModel):
+    """Addresses and secrets. Every value is hidden in reprs; errors name the variable, never its value."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    control_database_url: Annotated[SecretStr, Field(alias="CONTROL_DATABASE_URL")]
+    kafka_bootstrap_servers: Annotated[str, Field(alias="KAFKA_BOOTSTRAP_SERVERS", min_length=3)]
+    redis_url: Annotated[SecretStr, Field(alias="REDIS_URL")]
+    elasticsearch_url: Annotated[SecretStr, Field(alias="ELASTICSEARCH_URL")]
+    redshift_url: Annotated[SecretStr, Field(alias="REDSHIFT_URL")]
+    s3_bucket: Annotated[str, Field(alias="S3_BUCKET", pattern=r"^[a-z0-9][a-z0-9.-]{2,62}$")]
+    port: Annotated[int, Field(alias="PORT", ge=1, le=65535)] = 8000
+    source_urls: dict[str, SecretStr] = {}
+
+
+class Settings(BaseModel):
+    """Configuration and environment together: what every process starts from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    configuration: Configuration
+    environment: Environment
+
+    @property
+    def deployment(self) -> str:
+        """The deployment's name: prefix of everything this deployment owns."""
+        return self.configuration.deployment.name
+
+    @property
+    def datastream(self) -> Topic:
+        """The topic of row changes."""
+        return self.configuration.deployment.datastream
+
+    @property
+    def warehouse_schema(self) -> str:
+        """The schema of the tables in Redshift."""
+        return self.configuration.warehouse.warehouse_schema or self.deployment
+
+    def consumer(self, name: str) -> Consumer:
+        """The settings of one consumer; ConfigurationError names those there are."""
+        return _named(self.configuration.consumers, name, "consumer")
+
+    def source(self, name: str) -> Source:
+        """The settings of one source; ConfigurationError names those there are."""
+        return _named(self.configuration.sources, name, "source")
+
+    def source_url(self, name: str) -> str:
+        """The URL of a source database."""
+        self.source(name)
+        return self.environment.source_urls[name].get_secret_value()
+
+
+def _named(known: Mapping[str, _T], name: str, what: str) -> _T:
+    if name not in known:
+        raise ConfigurationError(
+            (f'no {what} is named "{name}"; pipeline.toml has: {", ".join(sorted(known))}',)
+        )
+    return known[name]
+
+
+def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
+    """Read and check everything; ConfigurationError lists every problem at once.
+
+    `environ` is the process environment unless given (then ``.env`` is not read), `directory` the working directory.
+    """
+    directory = directory or Path.cwd()
+    variables = dict(environ) if environ is not None else _process_environment(directory)
+    path = directory / variables.get("PIPELINE_CONFIG", "pipeline.toml")
+    configuration, problems = _configuration(path)
+    environment, more = _environment(variables, tuple(configuration.sources) if configuration else ())
+    if configuration is None or environment is None:
+        raise ConfigurationError(tuple(problems + more))
+    return Settings(path=path, configuration=configuration, environment=environment)
+
+
+def _process_environment(directory: Path) -> dict[str, str]:
+    file = {name: value for name, value in dotenv_values(directory / ".env").items() if value is not None}
+    for name, value in file.items():
+        os.environ.setdefault(name, value)
+    return dict(os.environ)
+
+
+def _configuration(path: Path) -> tuple[Configuration | None, list[str]]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        return None, [
+            f"{path}: cannot be read: {reason}; set PIPELINE_CONFIG or run in the directory of pipeline.toml"
+        ]
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        return None, [f"{path}: {error}"]
+    try:
+        return Configuration.model_validate(data), []
+    except ValidationError as error:
+        return None, [_toml_problem(path, text, problem) for problem in error.errors()]
+
+
+def _toml_problem(path: Path, text: str, problem: Any) -> str:
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "is not a setting of this version"
+    elif problem["type"] == "missing":
+        message = "is required"
+    return f"{path}:{line_of(text, location)}: {'.'.join(location) or 'file'} {_sentence(message)}"
+
+
+def _sentence(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def line_of(text: str, location: list[str]) -> int:
+    """The line of a setting, or of the innermost table header around it: TOML parsers do not tell."""
+    best, best_depth, header = 1, 0, []
+    for number, line in enumerate(text.splitlines(), 1):
+        names = _names_of(line)
+        if names is None:
+            continue
+        if line.lstrip().startswith("["):
+            header, full = names, names
+        else:
+            full = header + names
+        depth = len(full)
+        if full == location[:depth] and depth > best_depth:
+            best, best_depth = number, depth
+    return best
+
+
+_PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_ASSIGNMENT = re.compile(rf"\s*(?:\[\s*)?({_PART}(?:\s*\.\s*{_PART})*)\s*(?:\]|=)")
+
+
+def _names_of(line: str) -> list[str] | None:
+    match = _ASSIGNMENT.match(line)
+    if match is None:
+        return None
+    return [part.strip("\"'") for part in re.findall(_PART, match[1])]
+
+
+def _environment(
+    variables: Mapping[str, str], sources: tuple[str, ...]
+) -> tuple[Environment | None, list[str]]:
+    names = {source: f"{source.upper()}_DATABASE_URL" for source in sources}
+    urls = {source: variables[name] for source, name in names.items() if variables.get(name)}
+    problems = [
+        f"environment: {name} is required (the URL of source {s})"
+        for s, name in names.items()
+        if s not in urls
+    ]
+    try:
+        environment = Environment.model_validate({**variables, "source_urls": urls})
+    except ValidationError as error:
+        problems += [_variable_problem(problem) for problem in error.errors()]
+        return None, problems
+    problems += _url_problems(variables, names)
+    return (None, problems) if problems else (environment, [])
+
+
+def _variable_problem(problem: Any) -> str:
+    message = "is required" if problem["type"] == "missing" else _sentence(problem["msg"])
+    return f"environment: {problem['loc'][0]} {message}"
+
+
+_SCHEMES = {
+    "CONTROL_DATABASE_URL": ("postgresql://", "postgres://"),
+    "REDIS_URL": ("redis://", "rediss://"),
+    "ELASTICSEARCH_URL": ("http://", "https://"),
+    "REDSHIFT_URL": ("redshift://",),
+}
+
+
+def _url_problems(variables: Mapping[str, str], source_names: Mapping[str, str]) -> list[str]:
+    schemes = _SCHEMES | dict.fromkeys(source_names.values(), _SCHEMES["CONTROL_DATABASE_URL"])
+    return [
+        f"environment: {name} must start with {' or '.join(expected)}"
+        for name, expected in schemes.items()
+        if variables.get(name) and not variables[name].startswith(expected)
+    ]
