@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -218,8 +218,8 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     directory = directory or Path.cwd()
     variables = dict(environ) if environ is not None else _process_environment(directory)
     path = directory / variables.get("PIPELINE_CONFIG", "pipeline.toml")
-    configuration, problems = _configuration(path)
-    environment, more = _environment(variables, tuple(configuration.sources) if configuration else ())
+    configuration, sources, problems = _configuration(path)
+    environment, more = _environment(variables, sources)
     if configuration is None or environment is None:
         raise ConfigurationError(tuple(problems + more))
     return Settings(path=path, configuration=configuration, environment=environment)
@@ -232,22 +232,23 @@ def _process_environment(directory: Path) -> dict[str, str]:
     return dict(os.environ)
 
 
-def _configuration(path: Path) -> tuple[Configuration | None, list[str]]:
+def _configuration(path: Path) -> tuple[Configuration | None, list[str], list[str]]:
+    """The configuration or None, the sources it names even when it is wrong, and what is wrong with it."""
     try:
         text = path.read_text()
+        data = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        return None, [
-            f"{path}: cannot be read: {reason}; set PIPELINE_CONFIG or run in the directory of pipeline.toml"
-        ]
-    try:
-        data = tomllib.loads(text)
+        hint = "set PIPELINE_CONFIG or run in the directory of pipeline.toml"
+        return None, [], [f"{path}: cannot be read: {reason}; {hint}"]
     except tomllib.TOMLDecodeError as error:
-        return None, [f"{path}: {error}"]
+        return None, [], [f"{path}: {error}"]
+    named = data.get("sources")
+    sources = [name for name in named if _NAME.fullmatch(name)] if isinstance(named, dict) else []
     try:
-        return Configuration.model_validate(data), []
+        return Configuration.model_validate(data), sources, []
     except ValidationError as error:
-        return None, [_toml_problem(path, text, problem) for problem in error.errors()]
+        return None, sources, [_toml_problem(path, text, problem) for problem in error.errors()]
 
 
 def _toml_problem(path: Path, text: str, problem: Any) -> str:
@@ -302,12 +303,11 @@ def _environment(
         for s, name in names.items()
         if s not in urls
     ]
+    problems += _url_problems(variables, names)
     try:
         environment = Environment.model_validate({**variables, "source_urls": urls})
     except ValidationError as error:
-        problems += [_variable_problem(problem) for problem in error.errors()]
-        return None, problems
-    problems += _url_problems(variables, names)
+        return None, problems + [_variable_problem(problem) for problem in error.errors()]
     return (None, problems) if problems else (environment, [])
 
 

@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+
+from pipeline import settings
+from pipeline.errors import ConfigurationError
+
+TOML = """\
+[deployment]
+name = "payments"
+
+[sources.gateway0.tables."public.transactions"]
+merchant = { column = "merchant_id" }
+type = "transaction"
+
+[consumers.search]
+handler = "tasks.search:index"
+"""
+ENVIRONMENT = {
+    "CONTROL_DATABASE_URL": "postgresql://pipeline:s3cret@127.0.0.1/control",
+    "GATEWAY0_DATABASE_URL": "postgresql://pipeline:s3cret@127.0.0.1/gateway0",
+    "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
+    "REDIS_URL": "redis://:s3cret@127.0.0.1:6379/0",
+    "ELASTICSEARCH_URL": "http://127.0.0.1:9200",
+    "REDSHIFT_URL": "redshift://awsuser:s3cret@localhost:5439/warehouse",
+    "S3_BUCKET": "merchant-pipeline",
+}
+
+
+def load(directory: Path, text: str = TOML, **changes: str) -> settings.Settings:
+    (directory / "pipeline.toml").write_text(text)
+    return settings.load({name: value for name, value in (ENVIRONMENT | changes).items() if value}, directory)
+
+
+def problems(directory: Path, text: str = TOML, **changes: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(directory, text, **changes)
+    return str(caught.value)
+
+
+def test_what_is_right_is_loaded(tmp_path: Path) -> None:
+    loaded = load(tmp_path)
+    assert loaded.deployment == "payments"
+    assert loaded.configuration.type_of("gateway0", "public.transactions") == "transaction"
+    assert loaded.source_url("gateway0").endswith("/gateway0")
+    assert settings.seconds(loaded.consumer("search").lease) == 10
+
+
+def test_secrets_are_in_no_repr(tmp_path: Path) -> None:
+    loaded = load(tmp_path)
+    assert "s3cret" not in repr(loaded) + str(loaded) + repr(loaded.environment)
+
+
+def test_every_problem_is_told_at_once_with_its_place(tmp_path: Path) -> None:
+    text = TOML + 'group = 0\ntypo = 1\nlinger = "5 parsecs"\n'
+    found = problems(tmp_path, text, S3_BUCKET="", REDIS_URL="http://:s3cret@h", GATEWAY0_DATABASE_URL="")
+    assert "pipeline.toml:10: consumers.search.group input should be greater than or equal to 1" in found
+    assert "pipeline.toml:11: consumers.search.typo is not a setting of this version" in found
+    assert "pipeline.toml:12: consumers.search.linger must be a number with a unit" in found
+    assert "S3_BUCKET is required" in found
+    assert "REDIS_URL must start with redis:// or rediss://" in found
+    assert "GATEWAY0_DATABASE_URL is required (the URL of source gateway0)" in found
+    assert "s3cret" not in found
+
+
+def test_a_wrong_scheme_is_named_without_the_url(tmp_path: Path) -> None:
+    found = problems(tmp_path, REDIS_URL="http://:s3cret@127.0.0.1")
+    assert found == "environment: REDIS_URL must start with redis:// or rediss://"
+
+
+@pytest.mark.parametrize(
+    ("extra", "where"),
+    [
+        (
+            '[sources.gateway0.tables."public.refunds"]\nmerchant = { parent = "public.transactions", on = "t_id" }\n',
+            ":12: ",
+        ),
+        ('[sources.gateway0.tables."public.card_types"]\nmerchant = { none = true }\n', ":12: "),
+        (
+            '[sources.gateway0.tables."public.cards"]\nmerchant = { column = "m" }\nexclude = ["token"]\n',
+            ":13: ",
+        ),
+    ],
+)
+def test_what_a_later_version_will_know_is_refused(tmp_path: Path, extra: str, where: str) -> None:
+    found = problems(tmp_path, TOML + "\n" + extra)
+    assert f"pipeline.toml{where}" in found
+    assert "is not a setting of this version" in found
+
+
+def test_malformed_toml_is_one_clear_line(tmp_path: Path) -> None:
+    assert "pipeline.toml: " in problems(tmp_path, "[deployment\nname=")
+
+
+def test_no_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="PIPELINE_CONFIG"):
+        settings.load(ENVIRONMENT, tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match='no consumer is named "serach"'):
+        load(tmp_path).consumer("serach")
