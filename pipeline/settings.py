@@ -17,6 +17,7 @@ from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from pipeline.errors import ConfigurationError
+from pipeline.toml_lines import line_of
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
@@ -265,36 +266,8 @@ def _sentence(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def line_of(text: str, location: list[str]) -> int:
-    """The line of a setting, or of the innermost table header around it: TOML parsers do not tell."""
-    best, best_depth, header = 1, 0, []
-    for number, line in enumerate(text.splitlines(), 1):
-        names = _names_of(line)
-        if names is None:
-            continue
-        if line.lstrip().startswith("["):
-            header, full = names, names
-        else:
-            full = header + names
-        depth = len(full)
-        if full == location[:depth] and depth > best_depth:
-            best, best_depth = number, depth
-    return best
-
-
-_PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
-_ASSIGNMENT = re.compile(rf"\s*(?:\[\s*)?({_PART}(?:\s*\.\s*{_PART})*)\s*(?:\]|=)")
-
-
-def _names_of(line: str) -> list[str] | None:
-    match = _ASSIGNMENT.match(line)
-    if match is None:
-        return None
-    return [part.strip("\"'") for part in re.findall(_PART, match[1])]
-
-
 def _environment(
-    variables: Mapping[str, str], sources: tuple[str, ...]
+    variables: Mapping[str, str], sources: Sequence[str]
 ) -> tuple[Environment | None, list[str]]:
     names = {source: f"{source.upper()}_DATABASE_URL" for source in sources}
     urls = {source: variables[name] for source, name in names.items() if variables.get(name)}
