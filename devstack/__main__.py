@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from devstack import dotenv, stack
+from devstack import dotenv, run, stack
 from devstack.home import here
 from devstack.stack import Failure
+from devstack.supervisor import ProcfileError
 
 console = Console()
 NAMES = [kind.name for kind in stack.CLASSES]
@@ -148,6 +149,16 @@ def logs(service: str | None, lines: int, follow: bool) -> None:
     if files:
         options = ["-F"] if follow else []
         sys.exit(subprocess.call(["tail", "-n", str(lines), *options, *files]))
+
+
+@main.command("run")
+@click.argument("names", nargs=-1)
+def run_(names: tuple[str, ...]) -> None:
+    """Run the Procfile (or the lines of these names) and restart what ends, until Ctrl-C."""
+    try:
+        sys.exit(run.run(here(), names))
+    except (run.AlreadyRunning, ProcfileError) as error:
+        raise click.ClickException(str(error)) from error
 
 
 main(prog_name="python -m devstack")

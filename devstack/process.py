@@ -114,7 +114,7 @@ def spawn(command: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) 
             env=dict(env),
             start_new_session=True,
         )
-    _spawned.append(child)
+    _spawned[:] = [*(known for known in _spawned if known.returncode is None), child]
     return child
 
 
