@@ -1,0 +1,136 @@
+"""The values that travel between the lanes and the workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipeline.consumer import Outcome
+from pipeline.settings import Consumer, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """How a consumer's lanes are claimed. Times in milliseconds, sizes in bytes of raw Kafka values.
+
+    A turn takes the heads of up to ``group`` lanes, ``events`` events and ``bytes`` bytes in all. A lane is due when it
+    has ``events`` events or its oldest is ``linger`` old. A claim ends after ``lease`` unless it is renewed, and is not
+    renewed when it is ``longest`` old.
+    """
+
+    group: int = 1
+    events: int = 1000
+    bytes: int = 8 * 1024 * 1024
+    linger: int = 0
+    lease: int = 10_000
+    longest: int = 300_000
+
+    @classmethod
+    def of(cls, consumer: Consumer) -> TurnLimits:
+        """The limits in a consumer's settings."""
+        return cls(
+            group=consumer.group,
+            events=consumer.turn_events,
+            bytes=consumer.turn_bytes,
+            linger=_milliseconds(consumer.linger),
+            lease=_milliseconds(consumer.lease),
+            longest=_milliseconds(consumer.turn_limit),
+        )
+
+
+def _milliseconds(duration: str) -> int:
+    return round(seconds(duration) * 1000)
+
+
+class Entry(NamedTuple):
+    """One event in a lane: its offset in the partition and the record's value as it came."""
+
+    offset: int
+    value: bytes
+
+
+def encode_entry(offset: int, value: bytes) -> bytes:
+    """An event as the lane's list holds it."""
+    return b"%d\n%b" % (offset, value)
+
+
+def decode_entry(raw: bytes) -> Entry:
+    """An event as it was put into the lane."""
+    offset, _, value = raw.partition(b"\n")
+    return Entry(int(offset), value)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedLane:
+    """The head of one lane as a turn got it; ``failures`` counts its failed turns since the last accepted event."""
+
+    merchant: str
+    partition: int
+    failures: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One turn. ``token`` is above that of every earlier claim of this consumer."""
+
+    token: int
+    lanes: tuple[ClaimedLane, ...]
+
+    @property
+    def events(self) -> int:
+        """Events in all lanes together."""
+        return sum(len(lane.entries) for lane in self.lanes)
+
+    def __str__(self) -> str:
+        merchants = ", ".join(lane.merchant for lane in self.lanes[:5])
+        more = ", …" if len(self.lanes) > 5 else ""
+        lanes = "1 lane" if len(self.lanes) == 1 else f"{len(self.lanes)} lanes"
+        events = "1 event" if self.events == 1 else f"{self.events} events"
+        return f"{lanes}, {events}: {merchants}{more}"
+
+
+class Finished(NamedTuple):
+    """A claim that came back. A lane without an outcome counts as failed and is ready at once."""
+
+    claim: Claim
+    outcomes: Sequence[Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step did: ``refused`` outcomes whose claim had ended, and the next claim if there was one.
+
+    ``wait`` is the time in milliseconds after which another step may find something, when this one did not.
+    """
+
+    refused: int
+    wait: int
+    claim: Claim | None
+
+
+@dataclass(frozen=True, slots=True)
+class FailingLane:
+    """A lane whose last turn failed; ``oldest`` is the offset it stands at, None while its list is empty."""
+
+    merchant: str
+    partition: int
+    failures: int
+    reason: str
+    oldest: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """The lanes of one consumer: how many wait and are claimed, which fail, and the longest of those with events.
+
+    ``sink_failures`` is 0 while the sink accepts; above, the consumer tries one turn at a time after a pause.
+    """
+
+    ready: int
+    claimed: int
+    failing: tuple[FailingLane, ...]
+    failing_count: int
+    longest: tuple[tuple[str, int], ...]
+    sink_failures: int

@@ -1,0 +1,325 @@
+"""The lanes of one consumer in memory: the same answers as ``RedisLaneStore``, which the contract suite compares.
+
+Tests move its clock (``now``, milliseconds), fill it up (``full``), empty it (``lose``) and damage lanes (``lanes``).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.consumer import Outcome
+from pipeline.errors import EpochLostError, FencedError, StoreFullError
+from pipeline.lanes.claim import (
+    Claim,
+    ClaimedLane,
+    Entry,
+    FailingLane,
+    Finished,
+    Overview,
+    Step,
+    TurnLimits,
+)
+from pipeline.ports import Append, Appended
+
+_EXPIRED = "the turn ended without an answer"
+
+
+@dataclass(slots=True)
+class MemoryLane:
+    """One lane; None where Redis has lost a field."""
+
+    partition: int | None
+    enqueued: int | None
+    acknowledged: int | None
+    entries: list[Entry] = field(default_factory=list)
+    claim: int | None = None
+    failures: int = 0
+    not_before: int = 0
+    linger_until: int | None = None
+    reason: str = ""
+
+    def sound(self, append: Append) -> bool:
+        """True unless something of the lane is missing or does not fit."""
+        if self.partition != append.partition or self.enqueued is None or self.acknowledged is None:
+            return False
+        end = self.entries[-1].offset if self.entries else self.acknowledged
+        return end == self.enqueued and self._follows(append)
+
+    def _follows(self, append: Append) -> bool:
+        if append.previous is None or append.previous == self.enqueued:
+            return True
+        return self.enqueued in append.offsets
+
+
+@dataclass(slots=True)
+class _Breaker:
+    failures: int = 0
+    until: int = 0
+    probe: int | None = None
+
+
+class MemoryLaneStore:
+    """Both sides of a consumer's lanes: the bridge's (``LaneStore``) and the workers'."""
+
+    def __init__(self, limits: TurnLimits | None = None) -> None:
+        self.limits = limits or TurnLimits()
+        self.now = 1_000_000
+        self.full = False
+        self._epochs = itertools.count(1)
+        self.lose()
+
+    def lose(self) -> None:
+        """Everything is gone, as after FLUSHALL."""
+        self.lanes: dict[str, MemoryLane] = {}
+        self.due: dict[str, int] = {}
+        self.leases: dict[int, int] = {}
+        self.turns: dict[int, tuple[str, ...]] = {}
+        self.dirty: dict[int, set[str]] = {}
+        self.fences: dict[int, int] = {}
+        self._epoch: str | None = None
+        self._token = 0
+        self._breaker = _Breaker()
+
+    # The bridge's side
+
+    def epoch(self) -> str:
+        if self._epoch is None:
+            self._epoch = f"epoch-{next(self._epochs)}"
+        return self._epoch
+
+    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
+        if self.full:
+            raise StoreFullError("lane store: out of memory")
+        self._guard(epoch, fences)
+        return [self._add(append) for append in appends]
+
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+        self._guard(epoch, {})
+        waiting = self.dirty.get(partition, set())
+        taken = [waiting.pop() for _ in range(min(limit, len(waiting)))]
+        known = [
+            (merchant, self.lanes[merchant].acknowledged) for merchant in taken if merchant in self.lanes
+        ]
+        return [(merchant, offset) for merchant, offset in known if offset is not None]
+
+    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+        self._guard(epoch, {partition: fence})
+        self.lanes[merchant] = MemoryLane(partition, base, base)
+        self.due.pop(merchant, None)
+
+    def _guard(self, epoch: str, fences: Mapping[int, int]) -> None:
+        if epoch != self._epoch:
+            raise EpochLostError("lane store: emptied")
+        for partition, fence in fences.items():
+            if fence < self.fences.get(partition, 0):
+                raise FencedError(f"partition {partition} has a newer bridge")
+        self.fences.update(fences)
+
+    def _add(self, append: Append) -> Appended:
+        lane = self.lanes.get(append.merchant)
+        if lane is None:
+            if append.previous is not None:
+                return Appended(append.merchant, append.partition, -1, -1, damaged=True)
+            if not append.offsets:
+                return Appended(append.merchant, append.partition, -1, -1)
+            base = append.offsets[0] - 1
+            lane = self.lanes[append.merchant] = MemoryLane(append.partition, base, base)
+        if not lane.sound(append):
+            return Appended(
+                append.merchant, append.partition, _number(lane.enqueued), _number(lane.acknowledged), True
+            )
+        self._extend(lane, append)
+        return Appended(append.merchant, append.partition, _number(lane.enqueued), _number(lane.acknowledged))
+
+    def _extend(self, lane: MemoryLane, append: Append) -> None:
+        enqueued = _number(lane.enqueued)
+        entries = [Entry(o, v) for o, v in zip(append.offsets, append.values, strict=True) if o > enqueued]
+        lane.entries += entries
+        if entries:
+            lane.enqueued = entries[-1].offset
+        if lane.claim is not None and lane.claim not in self.leases:
+            lane.claim = None
+        if lane.claim is not None:
+            if self.limits.linger and lane.linger_until is None:
+                lane.linger_until = self.now + self.limits.linger
+        elif lane.entries:
+            full = len(lane.entries) >= self.limits.events
+            self._wait(append.merchant, self.now if full else self.now + self.limits.linger)
+
+    def _wait(self, merchant: str, due: int) -> None:
+        due = max(due, self.lanes[merchant].not_before)
+        self.due[merchant] = min(due, self.due.get(merchant, due))
+
+    # The workers' side
+
+    def step(
+        self,
+        finished: Sequence[Finished] = (),
+        *,
+        claim: bool = True,
+        floor: int = 0,
+        jitter: float = 1.0,
+    ) -> Step:
+        refused = sum(self._finish(one, jitter) for one in finished)
+        self._expire()
+        got = self._claim(floor) if claim else None
+        return Step(refused, 0 if got else self._next_due(), got)
+
+    def renew(self, tokens: Iterable[int]) -> frozenset[int]:
+        held = frozenset(token for token in tokens if token in self.leases)
+        self.leases.update(dict.fromkeys(held, self.now + self.limits.lease))
+        return held
+
+    def release(self, token: int) -> None:
+        for merchant in self._end(token):
+            self._open(merchant, self.now)
+
+    def overview(self, most: int = 20) -> Overview:
+        failing = sorted((m, lane) for m, lane in self.lanes.items() if lane.failures)
+        lengths = sorted(self.lengths(self.lanes).items(), key=lambda item: (-item[1], item[0]))
+        return Overview(
+            ready=len(self.due),
+            claimed=sum(len(merchants) for merchants in self.turns.values()),
+            failing=tuple(_failing(merchant, lane) for merchant, lane in failing[:most]),
+            failing_count=len(failing),
+            longest=tuple((merchant, length) for merchant, length in lengths[:most] if length),
+            sink_failures=self._breaker.failures,
+        )
+
+    def lengths(self, merchants: Iterable[str]) -> dict[str, int]:
+        return {m: len(self.lanes[m].entries) if m in self.lanes else 0 for m in merchants}
+
+    def _finish(self, finished: Finished, jitter: float) -> int:
+        token = finished.claim.token
+        if token not in self.leases:
+            return len(finished.outcomes)
+        claimed = {lane.merchant: lane for lane in finished.claim.lanes}
+        mine = [outcome for outcome in finished.outcomes if self._holds(outcome.merchant, token)]
+        for outcome in mine:
+            self._settle(claimed[outcome.merchant], outcome)
+        self._judge(token, {outcome.kind for outcome in mine}, jitter)
+        for merchant in self._end(token):
+            self._fail(merchant, "the turn left the lane undecided")
+        return len(finished.outcomes) - len(mine)
+
+    def _holds(self, merchant: str, token: int) -> bool:
+        return merchant in self.lanes and self.lanes[merchant].claim == token
+
+    def _settle(self, claimed: ClaimedLane, outcome: Outcome) -> None:
+        lane = self.lanes[claimed.merchant]
+        if outcome.entries:
+            if lane.entries and lane.entries[0].offset == claimed.entries[0].offset:
+                del lane.entries[: outcome.entries]
+            lane.acknowledged = claimed.entries[outcome.entries - 1].offset
+            self.dirty.setdefault(claimed.partition, set()).add(claimed.merchant)
+        if outcome.kind == "retry":
+            self._fail(claimed.merchant, outcome.reason, outcome.delay_ms)
+            return
+        if outcome.kind == "done":
+            lane.failures, lane.reason = 0, ""
+        full = len(lane.entries) >= self.limits.events or lane.linger_until is None
+        self._open(claimed.merchant, self.now if full else _number(lane.linger_until))
+
+    def _fail(self, merchant: str, reason: str, delay: int = 0) -> None:
+        lane = self.lanes[merchant]
+        lane.failures += 1
+        lane.reason = reason
+        lane.not_before = self.now + delay
+        self._open(merchant, lane.not_before)
+
+    def _open(self, merchant: str, due: int) -> None:
+        lane = self.lanes[merchant]
+        lane.claim = None
+        lane.linger_until = None
+        if lane.entries:
+            self._wait(merchant, due)
+
+    def _end(self, token: int) -> list[str]:
+        """Drop a lease; the lanes that it still held."""
+        self.leases.pop(token, None)
+        if self._breaker.probe == token:
+            self._breaker.probe = None
+        return [merchant for merchant in self.turns.pop(token, ()) if self._holds(merchant, token)]
+
+    def _expire(self) -> None:
+        for token in sorted(token for token, expiry in self.leases.items() if expiry <= self.now):
+            for merchant in self._end(token):
+                self._fail(merchant, _EXPIRED)
+
+    def _judge(self, token: int, kinds: set[str], jitter: float) -> None:
+        breaker = self._breaker
+        if "unavailable" in kinds:
+            if breaker.failures == 0 or breaker.probe == token:
+                pause = min(30_000, 500 * 2**breaker.failures)
+                self._breaker = _Breaker(breaker.failures + 1, self.now + int(pause * jitter))
+        elif "done" in kinds:
+            self._breaker = _Breaker()
+
+    def _claim(self, floor: int) -> Claim | None:
+        breaker = self._breaker
+        if breaker.failures and (self.now < breaker.until or breaker.probe in self.leases):
+            return None
+        token = max(self._token + 1, floor + 1, self.now * 1000)
+        waiting = sorted((due, merchant) for merchant, due in self.due.items() if due <= self.now)
+        healthy = [merchant for _, merchant in waiting if not self.lanes[merchant].failures]
+        failing = [merchant for _, merchant in waiting if self.lanes[merchant].failures]
+        first, second = (failing[:1], healthy) if token % 2 == 0 else (healthy, failing[:1])
+        lanes = self._take(first or second)
+        if not lanes:
+            return None
+        self._token = token
+        self.leases[token] = self.now + self.limits.lease
+        self.turns[token] = tuple(lane.merchant for lane in lanes)
+        if breaker.failures:
+            breaker.probe = token
+        for lane in lanes:
+            self._mark(lane, token)
+        return Claim(token, lanes)
+
+    def _mark(self, claimed: ClaimedLane, token: int) -> None:
+        lane = self.lanes[claimed.merchant]
+        lane.claim = token
+        leftover = len(lane.entries) > len(claimed.entries)
+        lane.linger_until = self.now if leftover and self.limits.linger else None
+        del self.due[claimed.merchant]
+
+    def _take(self, merchants: Sequence[str]) -> tuple[ClaimedLane, ...]:
+        lanes: list[ClaimedLane] = []
+        events, size = self.limits.events, self.limits.bytes
+        for merchant in merchants[: self.limits.group]:
+            lane = self.lanes[merchant]
+            entries = _head(lane.entries, events, size, alone=not lanes)
+            if not entries:
+                break
+            lanes.append(ClaimedLane(merchant, _number(lane.partition), lane.failures, entries))
+            events -= len(entries)
+            size -= sum(len(entry.value) for entry in entries)
+        return tuple(lanes)
+
+    def _next_due(self) -> int:
+        times = [*self.due.values(), *self.leases.values()]
+        wait = min(times, default=self.now + 1000) - self.now
+        if self._breaker.failures:
+            wait = max(wait, self._breaker.until - self.now)
+        return min(1000, max(1, wait))
+
+
+def _head(entries: Sequence[Entry], events: int, size: int, *, alone: bool) -> tuple[Entry, ...]:
+    taken: list[Entry] = []
+    for entry in entries[: max(0, events)]:
+        size -= len(entry.value)
+        if size < 0 and not (alone and not taken):
+            break
+        taken.append(entry)
+    return tuple(taken)
+
+
+def _failing(merchant: str, lane: MemoryLane) -> FailingLane:
+    oldest = lane.entries[0].offset if lane.entries else None
+    return FailingLane(merchant, _number(lane.partition), lane.failures, lane.reason, oldest)
+
+
+def _number(value: int | None) -> int:
+    return -1 if value is None else value
