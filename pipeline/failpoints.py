@@ -1,7 +1,7 @@
-"""Named points at which a process can be told to die, so that tests can kill it exactly there.
+"""Named points at which a process can be told to die or to stop, so that tests can do it exactly there.
 
-``PIPELINE_FAILPOINTS="relay.published:3,bridge.appended:1"`` kills this process with SIGKILL when it passes the point
-for the third, respectively first, time. Unset, a point is one dictionary look-up.
+``PIPELINE_FAILPOINTS="relay.published:3,search.bulked:1:STOP"`` sends this process SIGKILL when it passes the first
+point for the third time, and SIGSTOP when it passes the second for the first time. Unset, a point costs one look-up.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import os
 import signal
 
 
-def _armed() -> dict[str, int]:
-    text = os.environ.get("PIPELINE_FAILPOINTS", "")
-    pairs = (entry.partition(":") for entry in text.split(",") if entry)
-    return {name: int(count or 1) for name, _, count in pairs}
+def _armed() -> dict[str, tuple[int, signal.Signals]]:
+    armed = {}
+    for entry in filter(None, os.environ.get("PIPELINE_FAILPOINTS", "").split(",")):
+        name, _, rest = entry.partition(":")
+        count, _, sent = rest.partition(":")
+        armed[name] = (int(count or 1), signal.Signals[f"SIG{sent or 'KILL'}"])
+    return armed
 
 
 _remaining = _armed()
@@ -22,6 +25,8 @@ _remaining = _armed()
 def passes(point: str) -> None:
     """This process passes `point` now; it does not return when told to die here."""
     if point in _remaining:
-        _remaining[point] -= 1
-        if _remaining[point] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        count, sent = _remaining.pop(point)
+        if count > 1:
+            _remaining[point] = (count - 1, sent)
+        else:
+            os.kill(os.getpid(), sent)

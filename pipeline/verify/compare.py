@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -120,13 +120,3 @@ def sums(rows: Iterable[SourceRow | SinkRow]) -> Sums:
         if not (isinstance(row, SinkRow) and row.deleted):
             result.add(row.merchant, row.digest)
     return result
-
-
-def only(rows: Iterable[SinkRow], merchants: Collection[str]) -> Iterator[SinkRow]:
-    """Rows of these merchants."""
-    return (row for row in rows if row.merchant in merchants)
-
-
-def outcome(comparisons: Mapping[object, Comparison]) -> bool:
-    """True when nothing differs anywhere."""
-    return not any(comparison.differences for comparison in comparisons.values())
