@@ -15,7 +15,10 @@ def doubled(deployment: Deployment) -> list[str]:
         loaded = session.execute("SELECT type, batch_id::text FROM loads WHERE status = 'loaded'").fetchall()
     assert loaded, "nothing was loaded"
     for name in TYPES:
-        with connect_warehouse(deployment.variables["REDSHIFT_URL"]) as session, session.cursor() as cursor:
+        with (
+            connect_warehouse(deployment.variables["REDSHIFT_URL"]) as warehouse,
+            warehouse.cursor() as cursor,
+        ):
             cursor.execute(f'SELECT batch_id FROM "{deployment.name}"."_ledger_{name}"')
             batches = [str(row[0]) for row in cursor.fetchall()]
         expected = {batch for type_, batch in loaded if type_ == name}

@@ -81,12 +81,10 @@ class Writer:
         random = self._random[source]
         merchant = random.choice(self.merchants[source])
         before = (merchant.step, merchant.steps.copy(), merchant.notes.copy(), merchant.numbered)
-        with connection.transaction() as transaction:
+        undone = random.random() < 0.05
+        with connection.transaction(force_rollback=undone):
             for _ in range(random.choice((1, 1, 1, 2, 5))):
                 self._change(connection, merchant, random)
-            undone = random.random() < 0.05
-            if undone:
-                raise psycopg.Rollback(transaction)
         if undone:
             merchant.step, merchant.steps, merchant.notes, merchant.numbered = before
 
