@@ -1,0 +1,198 @@
+#!lua flags=allow-oom
+-- STEP: take the outcomes of finished turns, end leases that ran out, claim the next turn.
+-- ARGV: group, events, bytes, lease, linger, claim (0 or 1), highest token the claimer knows, jitter,
+--       (token, number of lanes, (merchant, first, entries, last, kind, delay, reason)*)*
+-- Returns refused outcomes, wait, token ('' without a claim), (merchant, partition, failures, entries)*
+local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local LEASE, LINGER, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8])
+local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
+local refused = 0
+
+local function fail(merchant, failures, delay, reason)
+  redis.call('HSET', lane_key(merchant), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
+    'reason', reason)
+  redis.call('HDEL', lane_key(merchant), 'linger_until')
+  redis.call('SADD', FAILING, merchant)
+  if redis.call('EXISTS', list_key(merchant)) == 1 then wait_for_turn(merchant, failures + 1, now + delay) end
+end
+
+-- The sink has the first entries: they leave the lane, if the lane still starts with them.
+local function accept(merchant, first, entries, last, partition)
+  local head = redis.call('LINDEX', list_key(merchant), 0)
+  if head and string.sub(head, 1, #first + 1) == first .. '\n' then
+    redis.call('LTRIM', list_key(merchant), entries, -1)
+  end
+  redis.call('HSET', lane_key(merchant), 'acknowledged', last)
+  if partition then redis.call('SADD', ns .. ':dirty:' .. partition, merchant) end
+end
+
+local function open(merchant, failures, linger_until)
+  local due = now
+  redis.call('HSET', lane_key(merchant), 'claim', '')
+  local length = redis.call('LLEN', list_key(merchant))
+  if linger_until then
+    redis.call('HDEL', lane_key(merchant), 'linger_until')
+    if length < EVENTS then due = tonumber(linger_until) end
+  end
+  if length > 0 then wait_for_turn(merchant, failures, due) end
+end
+
+local function settle(token, merchant, first, entries, last, kind, delay, reason)
+  local fields = redis.call('HMGET', lane_key(merchant), 'claim', 'failures', 'partition', 'linger_until')
+  if fields[1] ~= token then
+    refused = refused + 1
+    return nil
+  end
+  local failures = tonumber(fields[2]) or 0
+  if entries > 0 then accept(merchant, first, entries, last, fields[3]) end
+  if kind == 'retry' then
+    fail(merchant, failures, delay, reason)
+  else
+    if kind == 'done' and failures > 0 then
+      failures = 0
+      redis.call('HDEL', lane_key(merchant), 'failures', 'not_before', 'reason')
+      redis.call('SREM', FAILING, merchant)
+    end
+    open(merchant, failures, fields[4])
+  end
+  return kind
+end
+
+-- A sink that accepts nothing is nobody's fault: one turn at a time tries it, after a pause that doubles up to 30 s.
+local function judge(token, unavailable, done)
+  if unavailable then
+    local breaker = redis.call('HMGET', BREAKER, 'failures', 'probe')
+    local failures = tonumber(breaker[1]) or 0
+    if failures > 0 and breaker[2] ~= token then return end
+    local pause = math.floor(math.min(30000, 500 * 2 ^ failures) * JITTER)
+    redis.call('HSET', BREAKER, 'failures', failures + 1, 'until', now + pause, 'probe', '')
+  elseif done then
+    redis.call('DEL', BREAKER)
+  end
+end
+
+local function finish(i)
+  local token, count = ARGV[i], tonumber(ARGV[i + 1])
+  local unavailable, done = false, false
+  for k = i + 2, i + 1 + 7 * count, 7 do
+    local kind = settle(token, ARGV[k], ARGV[k + 1], tonumber(ARGV[k + 2]), ARGV[k + 3], ARGV[k + 4],
+      tonumber(ARGV[k + 5]), ARGV[k + 6])
+    unavailable = unavailable or kind == 'unavailable'
+    done = done or kind == 'done'
+  end
+  judge(token, unavailable, done)
+  end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn left the lane undecided') end)
+  return i + 2 + 7 * count
+end
+
+local function expire()
+  for _, token in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)) do
+    end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn ended without an answer') end)
+  end
+end
+
+-- Milliseconds until the sink may be tried again; 0: now.
+local function pause()
+  local breaker = redis.call('HMGET', BREAKER, 'failures', 'until', 'probe')
+  if not breaker[1] then return 0 end
+  if is_claimed(breaker[3]) then return 1000 end
+  return math.max(0, tonumber(breaker[2]) - now)
+end
+
+-- Above every token ever given, whatever Redis has forgotten: the clock and the claimer's memory are floors.
+local function next_token()
+  local last = tonumber(redis.call('GET', ns .. ':token')) or 0
+  return math.max(last + 1, tonumber(ARGV[7]) + 1, clock[1] * 1000000 + clock[2])
+end
+
+local function due_lanes(set, most)
+  return redis.call('ZRANGE', set, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
+end
+
+-- Healthy and failing lanes go first by turns; a failing lane is claimed alone.
+local function candidates(token)
+  local retries_first = token % 2 == 0
+  local found = retries_first and due_lanes(RETRIES, 1) or due_lanes(READY, GROUP)
+  if #found > 0 then return found, retries_first and RETRIES or READY end
+  found = retries_first and due_lanes(READY, GROUP) or due_lanes(RETRIES, 1)
+  return found, retries_first and READY or RETRIES
+end
+
+-- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry.
+local function head(merchant, events, bytes, is_first)
+  local taken, size = {}, 0
+  while #taken < events do
+    local most = math.min(CHUNK, events - #taken)
+    local chunk = redis.call('LRANGE', list_key(merchant), #taken, #taken + most - 1)
+    for _, entry in ipairs(chunk) do
+      local length = #entry - string.find(entry, '\n', 1, true)
+      if size + length > bytes and not (is_first and #taken == 0) then return taken, size end
+      size = size + length
+      taken[#taken + 1] = entry
+    end
+    if #chunk < most then break end
+  end
+  return taken, size
+end
+
+local function mark(merchant, token, taken)
+  local lane = lane_key(merchant)
+  redis.call('HSET', lane, 'claim', token)
+  if LINGER == 0 then return end
+  if redis.call('LLEN', list_key(merchant)) > taken then
+    redis.call('HSET', lane, 'linger_until', now)
+  else
+    redis.call('HDEL', lane, 'linger_until')
+  end
+end
+
+local function hold(token, set, merchants)
+  for k = 1, #merchants, 1000 do
+    local stop = math.min(#merchants, k + 999)
+    redis.call('ZREM', set, unpack(merchants, k, stop))
+    redis.call('RPUSH', turn_key(token), unpack(merchants, k, stop))
+  end
+  redis.call('SET', ns .. ':token', token)
+  redis.call('ZADD', LEASES, now + LEASE, token)
+  if redis.call('EXISTS', BREAKER) == 1 then redis.call('HSET', BREAKER, 'probe', token) end
+end
+
+local function claim(out)
+  local number = next_token()
+  local token = string.format('%.0f', number)
+  local found, set = candidates(number)
+  local events, bytes, taken = EVENTS, BYTES, {}
+  for _, merchant in ipairs(found) do
+    local fields = redis.call('HMGET', lane_key(merchant), 'partition', 'failures', 'claim')
+    local entries, size = head(merchant, events, bytes, #taken == 0)
+    if redis.call('EXISTS', list_key(merchant)) == 0 or not fields[1] or is_claimed(fields[3]) then
+      redis.call('ZREM', set, merchant) -- damaged: the bridge's next ADD finds out
+    elseif #entries == 0 then
+      break
+    else
+      mark(merchant, token, #entries)
+      taken[#taken + 1] = merchant
+      out[#out + 1] = {merchant, fields[1], tonumber(fields[2]) or 0, entries}
+      events, bytes = events - #entries, bytes - size
+    end
+  end
+  if #taken == 0 then return end
+  hold(token, set, taken)
+  out[3] = token
+end
+
+local function score_of_first(set)
+  return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]) or now + 1000
+end
+
+local i = 9
+while i <= #ARGV do i = finish(i) end
+expire()
+local out, paused = {refused, 0, ''}, pause()
+if ARGV[6] == '1' and paused == 0 then claim(out) end
+if paused == 0 and (#due_lanes(READY, 1) > 0 or #due_lanes(RETRIES, 1) > 0) then ring() end
+if out[3] == '' then
+  local first = math.min(score_of_first(READY), score_of_first(RETRIES), score_of_first(LEASES))
+  out[2] = math.min(1000, math.max(1, paused, first - now))
+end
+return out

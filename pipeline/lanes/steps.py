@@ -1,0 +1,56 @@
+"""The step of a worker as Redis speaks it: outcomes out, the next claim in, one script call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from pipeline.consumer import Outcome
+from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits, decode_entry
+from pipeline.lanes.scripts import Argument
+
+_LONGEST_REASON = 200
+
+
+def step_arguments(
+    limits: TurnLimits, finished: Iterable[Finished], *, claim: bool, floor: int, jitter: float
+) -> list[Argument]:
+    """The arguments of the script ``step``."""
+    arguments: list[Argument] = [
+        limits.group,
+        limits.events,
+        limits.bytes,
+        limits.lease,
+        limits.linger,
+        int(claim),
+        floor,
+        jitter,
+    ]
+    for one in finished:
+        arguments += one.claim.token, len(one.outcomes)
+        arguments += _outcomes(one)
+    return arguments
+
+
+def _outcomes(finished: Finished) -> Iterator[Argument]:
+    lanes = {lane.merchant: lane for lane in finished.claim.lanes}
+    for outcome in finished.outcomes:
+        yield from _outcome(lanes[outcome.merchant], outcome)
+
+
+def _outcome(lane: ClaimedLane, outcome: Outcome) -> Sequence[Argument]:
+    first, last = lane.entries[0].offset, lane.entries[max(0, outcome.entries - 1)].offset
+    reason = outcome.reason[:_LONGEST_REASON]
+    return lane.merchant, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
+
+
+def step_of(reply: Sequence[Any]) -> Step:
+    """What the script ``step`` answered."""
+    refused, wait, token, *lanes = reply
+    claim = Claim(int(token), tuple(_lane(lane) for lane in lanes)) if token else None
+    return Step(refused, wait, claim)
+
+
+def _lane(reply: Sequence[Any]) -> ClaimedLane:
+    merchant, partition, failures, entries = reply
+    return ClaimedLane(merchant.decode(), int(partition), failures, tuple(map(decode_entry, entries)))

@@ -1,0 +1,206 @@
+"""The lanes of one consumer in Redis; each call is one script, run whole or not at all, and can be repeated.
+
+Keys, all beginning with ``<deployment>:<consumer>``: ``.m.<merchant>`` the list of a lane, ``:lane:<merchant>`` its
+state, ``:ready`` and ``:retries`` the lanes that wait and when they are due, ``:leases`` and ``:turn:<token>`` the
+claims, ``:dirty:<partition>`` lanes with acknowledgements nobody has read, ``:fences``, ``:epoch``, ``:token``,
+``:breaker``, ``:failing`` and ``:bell``, on which idle workers wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import redis
+
+from pipeline.lanes.claim import (
+    FailingLane,
+    Finished,
+    Overview,
+    Step,
+    TurnLimits,
+    decode_entry,
+    encode_entry,
+)
+from pipeline.lanes.scripts import Argument, call, translated_errors
+from pipeline.lanes.steps import step_arguments, step_of
+from pipeline.ports import Append, Appended
+
+_CHUNK_BYTES = 8 * 1024 * 1024
+_SAMPLE = 10_000
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for lanes. Repeats a call that got no answer: every script may run twice."""
+    return redis.Redis.from_url(
+        url, socket_timeout=5, socket_connect_timeout=5, socket_keepalive=True, health_check_interval=30
+    )
+
+
+def namespace_of(deployment: str, consumer: str) -> str:
+    """Where the keys of a consumer's lanes begin."""
+    return f"{deployment}:{consumer}"
+
+
+class RedisLaneStore:
+    """Both sides of a consumer's lanes: the bridge's (``pipeline.ports.LaneStore``) and the workers'."""
+
+    def __init__(self, client: redis.Redis, namespace: str, limits: TurnLimits | None = None) -> None:
+        self.namespace = namespace
+        self.limits = limits or TurnLimits()
+        self._client = client
+
+    # The bridge's side
+
+    def epoch(self) -> str:
+        """The store's identity; drawn when there is none."""
+        key = f"{self.namespace}:epoch"
+        with translated_errors():
+            self._client.set(key, uuid.uuid4().hex, nx=True)
+            return cast(bytes, self._client.get(key)).decode()
+
+    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
+        """Append events to their lanes, a few megabytes per call; a lane is never split between calls."""
+        limits = self.limits
+        front: list[Argument] = [epoch, limits.linger, limits.events, len(fences)]
+        front += [number for pair in fences.items() for number in pair]
+        answers: list[Appended] = []
+        for chunk in _chunks(appends):
+            lanes = [argument for append in chunk for argument in _append(append)]
+            reply = self._call("add", *front, *lanes)
+            answers += [_appended(append, reply[3 * n : 3 * n + 3]) for n, append in enumerate(chunk)]
+        return answers
+
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+        """Lanes with news, each with its last acknowledged offset; taking them marks them read."""
+        reply = self._call("acknowledged", epoch, partition, limit)
+        return [(merchant.decode(), offset) for merchant, offset in zip(reply[::2], reply[1::2], strict=True)]
+
+    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+        """Empty a lane: nothing claimed, everything up to `base` counts as enqueued and acknowledged."""
+        self._call("reset", epoch, partition, fence, merchant, base)
+
+    # The workers' side
+
+    def step(
+        self,
+        finished: Sequence[Finished] = (),
+        *,
+        claim: bool = True,
+        floor: int = 0,
+        jitter: float = 1.0,
+    ) -> Step:
+        """Hand in outcomes, end leases that ran out, and claim the next turn, its token above `floor`.
+
+        `jitter` in (0, 1] scales the pause after a sink that accepts nothing.
+        """
+        arguments = step_arguments(self.limits, finished, claim=claim, floor=floor, jitter=jitter)
+        return step_of(self._call("step", *arguments))
+
+    def renew(self, tokens: Iterable[int]) -> frozenset[int]:
+        """Hold these turns for another lease; returns those that had not ended."""
+        return frozenset(int(token) for token in self._call("renew", self.limits.lease, *tokens))
+
+    def release(self, token: int) -> None:
+        """Give back a turn that was not begun: ready at once, nothing counted."""
+        self._call("release", token)
+
+    # What people ask
+
+    def overview(self, most: int = 20) -> Overview:
+        """How the lanes stand; read in several calls, so numbers may differ by what happened in between."""
+        with translated_errors():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.zcard(f"{self.namespace}:ready")
+            pipe.zcard(f"{self.namespace}:retries")
+            pipe.zrange(f"{self.namespace}:leases", 0, -1)
+            pipe.hget(f"{self.namespace}:breaker", "failures")
+            pipe.smembers(f"{self.namespace}:failing")
+            ready, retries, tokens, breaker, failing = pipe.execute()
+            return Overview(
+                ready=ready + retries,
+                claimed=sum(len(merchants) for merchants in self._turns(tokens)),
+                failing=self._failing(sorted(failing)[:most]),
+                failing_count=len(failing),
+                longest=self._longest(tokens, most),
+                sink_failures=int(breaker or 0),
+            )
+
+    def lengths(self, merchants: Iterable[str]) -> dict[str, int]:
+        """Events in each of these lanes."""
+        names = list(merchants)
+        with translated_errors():
+            pipe = self._client.pipeline(transaction=False)
+            for merchant in names:
+                pipe.llen(f"{self.namespace}.m.{merchant}")
+            return dict(zip(names, pipe.execute(), strict=True))
+
+    def waiting(self) -> int:
+        """Lanes that wait for a turn."""
+        with translated_errors():
+            pipe = self._client.pipeline(transaction=False)
+            pipe.zcard(f"{self.namespace}:ready")
+            pipe.zcard(f"{self.namespace}:retries")
+            return sum(pipe.execute())
+
+    def _turns(self, tokens: Iterable[bytes]) -> list[list[bytes]]:
+        pipe = self._client.pipeline(transaction=False)
+        for token in tokens:
+            pipe.lrange(f"{self.namespace}:turn:{token.decode()}", 0, -1)
+        return cast(list[list[bytes]], pipe.execute())
+
+    def _failing(self, merchants: Sequence[bytes]) -> tuple[FailingLane, ...]:
+        pipe = self._client.pipeline(transaction=False)
+        for merchant in merchants:
+            name = merchant.decode()
+            pipe.hmget(f"{self.namespace}:lane:{name}", "partition", "failures", "reason")
+            pipe.lindex(f"{self.namespace}.m.{name}", 0)
+        replies = pipe.execute()
+        lanes = zip(merchants, replies[::2], replies[1::2], strict=True)
+        return tuple(_failing(merchant, state, head) for merchant, state, head in lanes)
+
+    def _longest(self, tokens: Sequence[bytes], most: int) -> tuple[tuple[str, int], ...]:
+        pipe = self._client.pipeline(transaction=False)
+        pipe.zrange(f"{self.namespace}:ready", 0, _SAMPLE)
+        pipe.zrange(f"{self.namespace}:retries", 0, _SAMPLE)
+        waiting = {merchant for group in (*pipe.execute(), *self._turns(tokens)) for merchant in group}
+        lengths = self.lengths(merchant.decode() for merchant in waiting)
+        ranked = sorted(lengths.items(), key=lambda item: (-item[1], item[0]))
+        return tuple((merchant, length) for merchant, length in ranked[:most] if length)
+
+    def _call(self, script: str, *arguments: Argument) -> Any:
+        return call(self._client, script, self.namespace, *arguments)
+
+
+def _append(append: Append) -> list[Argument]:
+    previous = "" if append.previous is None else append.previous
+    first = append.offsets[0] if append.offsets else ""
+    entries = map(encode_entry, append.offsets, append.values)
+    return [append.merchant, append.partition, previous, len(append.offsets), first, *entries]
+
+
+def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
+    chunk: list[Append] = []
+    size = 0
+    for append in appends:
+        more = sum(map(len, append.values))
+        if chunk and size + more > _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(append)
+        size += more
+    yield chunk
+
+
+def _appended(append: Append, reply: Sequence[int]) -> Appended:
+    enqueued, acknowledged, damaged = reply
+    return Appended(append.merchant, append.partition, enqueued, acknowledged, bool(damaged))
+
+
+def _failing(merchant: bytes, state: Sequence[bytes | None], head: bytes | None) -> FailingLane:
+    partition, failures, reason = state
+    oldest = decode_entry(head).offset if head else None
+    return FailingLane(
+        merchant.decode(), int(partition or -1), int(failures or 0), (reason or b"").decode(), oldest
+    )
