@@ -1,0 +1,302 @@
+"""The bridge's loop: poll, append to lanes, hear what sinks accepted, commit. Pure logic on the ports.
+
+A partition is taken over before anything of it is read: a fence is drawn, and Kafka proves by accepting a commit that
+the partition is ours. Whatever the lane store then says about loss (another epoch, a broken chain) ends in the same
+act: forget, seek to the committed offset, read again; lanes keep what they have.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from pipeline.bridge.backpressure import Flow
+from pipeline.bridge.offsets import Partition
+from pipeline.consumer import Rejection
+from pipeline.errors import (
+    EpochLostError,
+    FencedError,
+    PipelineError,
+    PositionLostError,
+    StoreFullError,
+    TransientError,
+)
+from pipeline.failpoints import passes
+from pipeline.ports import Append, Appended, LaneStore, Offsets, Polled, RecordSource
+from pipeline.telemetry import Metrics
+
+POLL_SECONDS = 0.1
+COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.25, 1.0, 5.0
+OVERDUE_AFTER = 10.0
+_NEWS, _CHECKS = 1000, 1000
+_BACKOFF = (0.05, 2.0)
+
+_log = structlog.get_logger()
+
+DrawFences = Callable[[Iterable[int]], Mapping[int, int]]
+SetAside = Callable[[Sequence[Rejection]], None]
+
+
+@dataclass(slots=True)
+class _Step:
+    """One part of the loop with its own pace and its own back-off, so that no outage stops the other parts."""
+
+    run: Callable[[], None]
+    every: float = 0.0
+    due: float = 0.0
+    failures: int = 0
+
+    def failed(self, now: float) -> None:
+        """Wait longer after each failure in a row."""
+        self.due = now + min(_BACKOFF[0] * 2**self.failures, _BACKOFF[1])
+        self.failures = min(self.failures + 1, 10)
+
+    def succeeded(self, now: float) -> None:
+        """Back to its own pace."""
+        self.due = now + self.every
+        self.failures = 0
+
+
+class Dispatcher:
+    """Moves records of one topic into the lanes of one consumer, for the partitions that `source` is given."""
+
+    def __init__(
+        self,
+        source: RecordSource,
+        offsets: Offsets,
+        store: LaneStore,
+        *,
+        partitions: int,
+        draw_fences: DrawFences,
+        set_aside: SetAside,
+        flow: Flow,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._offsets = offsets
+        self._store = store
+        self._count = partitions
+        self._draw_fences = draw_fences
+        self._store_rejections = set_aside
+        self._flow = flow
+        self._clock = clock
+        self._epoch: str | None = None
+        self._held: dict[int, Partition] = {}
+        self._unready: set[int] = set()
+        self._paused: frozenset[int] = frozenset()
+        self._records = self._resyncs = self._set_aside_count = self._lag = 0
+        self._committed_at = clock()
+        self._last_words = (_Step(self._hear), _Step(self._commit))
+        self._steps = (
+            _Step(self._take_over),
+            _Step(self._set_aside),
+            _Step(self._append),
+            _Step(self._hear, HEAR_EVERY),
+            _Step(self._check, CHECK_EVERY),
+            _Step(self._commit, COMMIT_EVERY),
+            _Step(self._measure, MEASURE_EVERY),
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until told to stop; then commit what is accepted."""
+        while not stop.is_set():
+            self.run_once()
+        for step in self._last_words:
+            self._attempt(step)
+
+    def run_once(self) -> bool:
+        """One round; True when it read records. PositionLostError when going on would lose events."""
+        polled = self._poll()
+        passes("bridge.polled")
+        self._reassign(polled)
+        self._receive(polled)
+        for step in self._steps:
+            self._attempt(step)
+        self._adjust_flow()
+        return bool(polled.records)
+
+    def metrics(self) -> Metrics:
+        """What the heartbeat shows; read from its thread."""
+        held = list(self._held.values())
+        return {
+            "records": self._records,
+            "lag": self._lag,
+            "pending_lanes": sum(partition.pending_lanes for partition in held),
+            "pending_bytes": sum(partition.size for partition in held),
+            "partitions": len(held),
+            "paused_partitions": len(self._paused),
+            "committed_age_s": round(self._clock() - self._committed_at, 1),
+            "resyncs": self._resyncs,
+            "set_aside": self._set_aside_count,
+        }
+
+    def _poll(self) -> Polled:
+        try:
+            return self._source.poll(POLL_SECONDS)
+        except TransientError as error:
+            _log.warning("kafka does not answer", error=str(error))
+            return Polled(records={})
+
+    def _reassign(self, polled: Polled) -> None:
+        """What was given or taken away is forgotten: only a new take-over knows where it stands."""
+        for partition in polled.revoked | polled.assigned:
+            self._held.pop(partition, None)
+        self._unready = (self._unready - polled.revoked) | polled.assigned
+
+    def _receive(self, polled: Polled) -> None:
+        now = self._clock()
+        for number, records in polled.records.items():
+            partition = self._held.get(number)
+            if partition is not None and records:
+                partition.receive(records, now, self._flow.lane_bytes)
+                self._records += len(records)
+
+    def _attempt(self, step: _Step) -> None:
+        now = self._clock()
+        if now < step.due:
+            return
+        try:
+            step.run()
+        except (EpochLostError, FencedError) as error:
+            self._start_over(error)
+            step.failed(now)
+        except TransientError as error:
+            step.failed(now)
+            if not isinstance(error, StoreFullError):
+                _log.warning("trying again", step=step.run.__name__.strip("_"), error=str(error))
+        else:
+            step.succeeded(now)
+
+    def _start_over(self, reason: PipelineError) -> None:
+        """Take every partition over again. Whether it is still ours, Kafka decides then."""
+        _log.warning("reading again from the committed offsets", reason=str(reason))
+        self._resyncs += 1
+        self._epoch = None
+        self._unready |= set(self._held)
+        self._held.clear()
+
+    def _take_over(self) -> None:
+        """Draw fences, prove them to Kafka, and read on from the committed offsets."""
+        if not self._unready:
+            return
+        fences = self._draw_fences(self._unready)
+        numbers = frozenset(self._unready)
+        committed = self._offsets.committed(numbers)
+        if lost := numbers - committed.keys():
+            raise PositionLostError(
+                f"no committed offset for partitions {sorted(lost)}",
+                hint="set the group's offsets to where to go on from, then snapshot every source",
+            )
+        self._commit_to_kafka(committed)
+        if self._epoch is None:
+            self._epoch = self._store.epoch()
+        for number in numbers:
+            self._source.seek(number, committed[number])
+            self._held[number] = Partition(number, self._count, fences[number], committed[number])
+            self._unready.discard(number)
+        self._committed_at = self._clock()
+
+    def _set_aside(self) -> None:
+        """Store what belongs to no lane, with its reason; only then is it done."""
+        strange = [rejection for partition in self._held.values() for rejection in partition.strange]
+        if not strange:
+            return
+        self._store_rejections(strange)
+        self._set_aside_count += len(strange)
+        for partition in self._held.values():
+            partition.strange = []
+
+    def _append(self) -> None:
+        """Append all that was read, for all lanes in one call."""
+        appends = [append for partition in self._held.values() for append in partition.appends()]
+        if appends:
+            self._heed(self._add(appends))
+
+    def _check(self) -> None:
+        """Ask lanes that are silent for too long: finds damage and lost news without traffic."""
+        now = self._clock()
+        for partition in self._held.copy().values():
+            if overdue := partition.overdue(now, OVERDUE_AFTER, _CHECKS):
+                self._heed(self._add(overdue))
+
+    def _add(self, appends: Sequence[Append]) -> Sequence[Appended]:
+        fences = {append.partition: self._held[append.partition].fence for append in appends}
+        replies = self._store.add(self._known_epoch(), fences, appends)
+        passes("bridge.appended")
+        return replies
+
+    def _known_epoch(self) -> str:
+        assert self._epoch is not None  # nothing is held before the epoch is known
+        return self._epoch
+
+    def _heed(self, replies: Sequence[Appended]) -> None:
+        damaged: dict[int, list[str]] = {}
+        now = self._clock()
+        for reply in replies:
+            if reply.damaged:
+                damaged.setdefault(reply.partition, []).append(reply.merchant)
+                continue
+            partition = self._held[reply.partition]
+            partition.appended(reply.merchant, reply.enqueued, now)
+            partition.accept(reply.merchant, reply.acknowledged)
+        for number, merchants in damaged.items():
+            self._repair(self._held[number], merchants)
+
+    def _repair(self, partition: Partition, merchants: Sequence[str]) -> None:
+        """Empty the damaged lanes down to what is accepted and read their partition again."""
+        _log.warning("damaged lanes are refilled", partition=partition.number, lanes=len(merchants))
+        self._resyncs += 1
+        for merchant in merchants:
+            base = partition.base_of(merchant)
+            self._store.reset(self._known_epoch(), partition.fence, partition.number, merchant, base)
+        self._source.seek(partition.number, partition.committed)
+        self._held[partition.number] = partition.restarted()
+
+    def _hear(self) -> None:
+        """Fetch what sinks have accepted since."""
+        for partition in self._held.values():
+            more = partition.pending_lanes > 0
+            while more:
+                news = self._store.acknowledged(self._known_epoch(), partition.number, _NEWS)
+                for merchant, offset in news:
+                    partition.accept(merchant, offset)
+                more = len(news) == _NEWS
+
+    def _commit(self) -> None:
+        """Commit the smallest pending offset of each partition, or its position when nothing is pending."""
+        positions = {number: self._watermark(partition) for number, partition in self._held.items()}
+        moved = {
+            number: offset for number, offset in positions.items() if offset > self._held[number].committed
+        }
+        if moved:
+            passes("bridge.committing")
+            self._commit_to_kafka(moved)
+            passes("bridge.committed")
+        if moved or all(partition.smallest_pending() is None for partition in self._held.values()):
+            self._committed_at = self._clock()
+        for number, offset in moved.items():
+            self._held[number].committed = offset
+
+    def _commit_to_kafka(self, positions: Mapping[int, int]) -> None:
+        try:
+            self._offsets.commit(positions)
+        except FencedError as error:  # the next poll tells what was taken away
+            raise TransientError(f"commit refused: {error.what}") from error
+
+    def _watermark(self, partition: Partition) -> int:
+        smallest = partition.smallest_pending()
+        return self._source.position(partition.number) if smallest is None else smallest
+
+    def _measure(self) -> None:
+        ends = self._source.ends(frozenset(self._held))
+        self._lag = sum(max(0, ends[number] - held.committed) for number, held in self._held.items())
+
+    def _adjust_flow(self) -> None:
+        paused = self._flow.paused(self._held.values(), self._clock()) | self._unready
+        if paused != self._paused:
+            self._source.pause(paused)
+            self._paused = paused

@@ -1,0 +1,37 @@
+"""How far a consumer has come: committed offsets mean "accepted by its sink"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from pipeline.bridge.consumer import GroupView
+from pipeline.bridge.start import group_of
+from pipeline.settings import Settings
+
+
+def lag(settings: Settings, consumer: str) -> dict[int, tuple[int | None, int]]:
+    """Per partition of the topic: the consumer's committed offset (None before its first start) and the end."""
+    with closing(_view(settings, consumer)) as view:
+        committed = view.committed()
+        return {partition: (committed.get(partition), end) for partition, end in view.ends().items()}
+
+
+def end_offsets(settings: Settings) -> dict[int, int]:
+    """The offset after the last record of each partition of the topic."""
+    with closing(GroupView(settings.environment.kafka_bootstrap_servers, settings.datastream.topic)) as view:
+        return view.ends()
+
+
+def accepted(settings: Settings, consumer: str, ends: Mapping[int, int]) -> bool:
+    """True when the sink of `consumer` has accepted everything below `ends`."""
+    with closing(_view(settings, consumer)) as view:
+        committed = view.committed()
+    return all(committed.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def _view(settings: Settings, consumer: str) -> GroupView:
+    settings.consumer(consumer)
+    return GroupView(
+        settings.environment.kafka_bootstrap_servers, settings.datastream.topic, group_of(settings, consumer)
+    )
