@@ -11,6 +11,7 @@ from devstack.redshift.tokens import Reader
 
 _ROLE = r"arn:aws(-cn|-us-gov)?:iam::\d{12}:role/[\w+=,.@/-]+"
 _ROLES = re.compile(rf"{_ROLE}(,{_ROLE})*")
+_NULL = re.compile(r"\\N|[A-Za-z_]\w{3,}", re.ASCII)  # cannot be what a value is converted to
 _OTHER_OPTIONS = frozenset(
     [
         "PARQUET",
@@ -126,5 +127,7 @@ def _check(url: str, options: _Options) -> None:
         raise not_covered("COPY from anything but s3://bucket/key")
     if not options.csv or not options.manifest:
         raise not_covered("COPY without CSV and MANIFEST")
+    if not _NULL.fullmatch(options.null):
+        raise not_covered("NULL AS anything but a word of at least four letters, digits and _")
     if options.timeformat not in ("", "auto") or options.dateformat not in ("", "auto"):
         raise not_covered("TIMEFORMAT or DATEFORMAT other than 'auto'")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO
 
-ROWS_PER_CHUNK = 4000
+ROWS_PER_CHUNK = 1000
 _LARGEST_FIELD = 64 << 20
 
 csv.field_size_limit(_LARGEST_FIELD)

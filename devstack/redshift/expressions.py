@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from devstack.redshift.errors import SqlError, not_covered, syntax_error, unsupported
-from devstack.redshift.tokens import Reader, Token
+from devstack.redshift.tokens import Reader, Token, name_of, quote
 from devstack.redshift.types import read_type
 
 _FUNCTIONS = frozenset(
@@ -147,6 +147,7 @@ _COMPARISONS = frozenset(("=", "<>", "!=", "<", ">", "<=", ">="))
 _CHANGES = frozenset(("INSERT", "UPDATE", "DELETE", "MERGE"))
 _DENIED: dict[tuple[str, ...], SqlError] = {
     ("ON", "CONFLICT"): syntax_error("CONFLICT"),
+    ("->",): syntax_error("->"),
     ("RETURNING",): syntax_error("RETURNING"),
     ("DISTINCT", "ON"): unsupported("SELECT DISTINCT ON"),
     ("FOR", "UPDATE"): unsupported("SELECT FOR UPDATE"),
@@ -201,7 +202,9 @@ def rewrite(reader: Reader, start: int, end: int) -> str:
 
 def _reworded(reader: Reader, token: Token, index: int) -> str:
     if token.kind == "quoted":
-        return token.text.lower()  # Redshift folds quoted names too
+        return quote(name_of(token))
+    if token.kind == "word":
+        name_of(token)
     if token.word == "SYSDATE":
         return "pg_catalog.sysdate()"
     if reader.word(index + 1) == "(":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,8 @@ from psycopg import sql
 
 from devstack.redshift import faults, manifest
 from devstack.redshift.backend import Backend, PostgresAddress
-from devstack.redshift.convert import BadValue, Column, Converter, Options
+from devstack.redshift.conversions import BadValue
+from devstack.redshift.convert import Column, Converter, Options
 from devstack.redshift.csv_rows import BadQuotes, Chunk, chunks
 from devstack.redshift.errors import ConnectionCut, SqlError
 from devstack.redshift.plans import CopyFromS3
@@ -114,7 +115,9 @@ class Copy:
             sql.Identifier(*self.plan.table),
             map(sql.Identifier, [c.name for c in target.columns]),
         )
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(table, sql.SQL(", ").join(columns))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (NULL {})").format(
+            table, sql.SQL(", ").join(columns), self.plan.null
+        )
         try:
             await backend.query(statement.as_string(), self._feed(target))
         except SqlError as error:
@@ -149,7 +152,7 @@ class Copy:
             raise _wrong_count(chunk, misfit, url, len(target.columns))
 
     def _lines(self, chunk: Chunk, url: str, target: Target) -> bytes:
-        converted: list[list[str]] = []
+        converted: list[Sequence[str]] = []
         failures: list[tuple[int, int, BadValue]] = []
         for position, values in enumerate(zip(*chunk.rows, strict=True)):
             try:

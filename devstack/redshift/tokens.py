@@ -15,7 +15,7 @@ _TOKEN = re.compile(
      |(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+)
      |(?P<word>[A-Za-z_][A-Za-z0-9_$]*)
      |(?P<parameter>\$\d+)
-     |(?P<sign>::|<=|>=|<>|!=|\|\||!~\*|!~|~\*|[-+*/%<>=(),.;&|~])
+     |(?P<sign>::|->|<=|>=|<>|!=|\|\||!~\*|!~|~\*|[-+*/%<>=(),.;&|~])
     """,
     re.X | re.S,
 )
@@ -120,13 +120,8 @@ class Reader:
             raise self.unexpected()
 
     def identifier(self) -> str:
-        """One name. Redshift folds quoted names to lower case too."""
-        token = self.next()
-        if token.kind == "word":
-            return _checked(token.text.lower())
-        if token.kind == "quoted":
-            return _checked(token.text[1:-1].replace('""', '"').lower())
-        raise syntax_error(token.text)
+        """One name."""
+        return name_of(self.next())
 
     def name(self) -> Name:
         """A dotted name of one or two parts."""
@@ -197,9 +192,16 @@ def quote(*parts: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in parts)
 
 
-def _checked(name: str) -> str:
+def name_of(token: Token) -> str:
+    """The name a token spells, folded to lower case: Redshift does that to quoted names too."""
+    if token.kind == "word":
+        name = token.text.lower()
+    elif token.kind == "quoted":
+        name = token.text[1:-1].replace('""', '"').lower()
+    else:
+        raise syntax_error(token.text)
     size = len(name.encode())
-    if not name or size > _MAX_NAME:
+    if not 1 <= size <= _MAX_NAME:
         raise SqlError(f'identifier "{name[:40]}…" must be 1 to {_MAX_NAME} bytes long', "42622")
     if size > _POSTGRES_MAX_NAME:
         raise not_covered(f"identifiers of more than {_POSTGRES_MAX_NAME} bytes")
