@@ -1,0 +1,255 @@
+"""Parts and loads: what is staged for the warehouse, what is frozen into a batch, and how its load went.
+
+A part's ``batch_id`` is null while it waits. Freezing sets it, committed before the first attempt, so that every
+attempt of a batch loads exactly the same parts. At most one load per type is open: frozen, or failed and waiting for
+a person.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+from psycopg.rows import class_row
+
+from pipeline.control.database import ControlDatabase
+
+Status = Literal["frozen", "loaded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One staged file: ``location`` is its key in the bucket, ``bytes`` its compressed size, ``marker`` its NULL."""
+
+    id: uuid.UUID
+    type: str
+    shape: str
+    marker: str
+    location: str
+    rows: int
+    bytes: int
+    lowest_version: int
+    highest_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A frozen load: parts of one type, shape and marker."""
+
+    id: uuid.UUID
+    type: str
+    status: Status
+    parts: tuple[Part, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all parts, before duplicates are folded."""
+        return sum(part.rows for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """When waiting parts are loaded: the oldest is `after` seconds old, or `bytes` wait. `parts` caps a batch."""
+
+    after: float
+    bytes: int
+    parts: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState:
+    """One type: what waits, since when (seconds), and the open load if there is one.
+
+    ``oldest_seconds`` is the age of the oldest part that is not in the warehouse, 0 when all are.
+    """
+
+    type: str
+    waiting_parts: int
+    waiting_rows: int
+    waiting_bytes: int
+    oldest_seconds: float
+    status: Status | None
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """A part that nobody will read again."""
+
+    id: uuid.UUID
+    type: str
+    location: str
+    batch_id: uuid.UUID
+
+
+def insert(database: ControlDatabase, parts: Sequence[Part]) -> None:
+    """Record staged parts, all or none: from here on the warehouse has accepted them."""
+    with database.transaction() as connection, connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO parts (id, type, shape, marker, location, rows, bytes, lowest_version, highest_version)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            [astuple(part) for part in parts],
+        )
+
+
+def types_with_work(database: ControlDatabase) -> list[str]:
+    """Types that have waiting parts or an open load."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT type FROM parts WHERE batch_id IS NULL UNION SELECT type FROM loads WHERE status <> 'loaded'"
+            " ORDER BY 1"
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+@contextmanager
+def single_flight(database: ControlDatabase, type_: str) -> Iterator[bool]:
+    """Hold the type's advisory lock, or yield False at once when somebody else does.
+
+    `database` must not be used for anything else meanwhile: the lock lives as long as its connection.
+    """
+    with database.transaction() as connection:
+        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended('load ' || %s, 0))", (type_,))
+        held = bool(row.fetchone()[0])  # type: ignore[index]  # a SELECT without FROM yields one row
+    try:
+        yield held
+    finally:
+        database.close()
+
+
+def open_batch(database: ControlDatabase, type_: str) -> Batch | None:
+    """The type's frozen or failed load."""
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT batch_id, status FROM loads WHERE type = %s AND status <> 'loaded'", (type_,)
+        ).fetchone()
+        if row is None:
+            return None
+        with connection.cursor(row_factory=class_row(Part)) as cursor:
+            cursor.execute(
+                "SELECT id, type, shape, marker, location, rows, bytes, lowest_version, highest_version"
+                " FROM parts WHERE batch_id = %s ORDER BY staged_at, id",
+                row[:1],
+            )
+            return Batch(row[0], type_, row[1], tuple(cursor.fetchall()))
+
+
+def freeze(database: ControlDatabase, type_: str, due: Due) -> Batch | None:
+    """Freeze the oldest waiting parts into a batch when they are due; committed when this returns."""
+    values = {
+        "type": type_,
+        "batch": uuid.uuid4(),
+        "after": due.after,
+        "bytes": due.bytes,
+        "parts": due.parts,
+    }
+    with database.transaction() as connection:
+        row = connection.execute(_DUE, values).fetchone()
+        if row is None or not row[0]:
+            return None
+        connection.execute(_FREEZE, values)
+        connection.execute(
+            "INSERT INTO loads (batch_id, type, parts, rows)"
+            " SELECT %(batch)s, %(type)s, count(*), sum(rows) FROM parts WHERE batch_id = %(batch)s",
+            values,
+        )
+    return open_batch(database, type_)
+
+
+_DUE = """
+SELECT min(staged_at) <= clock_timestamp() - make_interval(secs => %(after)s) OR sum(bytes) >= %(bytes)s
+  FROM parts WHERE type = %(type)s AND batch_id IS NULL
+"""
+# Oldest first, those that share the oldest one's shape and marker, until the bytes are enough (always at least one).
+_FREEZE = """
+UPDATE parts SET batch_id = %(batch)s WHERE id IN (
+    SELECT id FROM (
+        SELECT waiting.id, row_number() OVER oldest AS place,
+               sum(waiting.bytes) OVER oldest - waiting.bytes AS bytes_before
+          FROM parts AS waiting
+          JOIN (SELECT shape, marker FROM parts WHERE type = %(type)s AND batch_id IS NULL
+                 ORDER BY staged_at, id LIMIT 1) AS first USING (shape, marker)
+         WHERE waiting.type = %(type)s AND waiting.batch_id IS NULL
+        WINDOW oldest AS (ORDER BY waiting.staged_at, waiting.id)
+    ) AS candidate WHERE place <= %(parts)s AND bytes_before < %(bytes)s)
+"""
+
+
+def attempted(database: ControlDatabase, batch_id: uuid.UUID) -> None:
+    """Count an attempt; a failed load counts as frozen again."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE loads SET attempts = attempts + 1, status = 'frozen' WHERE batch_id = %s"
+            " AND status <> 'loaded'",
+            (batch_id,),
+        )
+
+
+def troubled(database: ControlDatabase, batch_id: uuid.UUID, error: str, *, failed: bool) -> None:
+    """Note why a load did not succeed; `failed` stops the type until a person retries it."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE loads SET error = %s, status = CASE WHEN %s THEN 'failed' ELSE status END"
+            " WHERE batch_id = %s AND status <> 'loaded'",
+            (error, failed, batch_id),
+        )
+
+
+def loaded(database: ControlDatabase, batch_id: uuid.UUID, applied: int, stale: int) -> None:
+    """The ledger has the batch."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE loads SET status = 'loaded', applied = %s, stale = %s, error = '',"
+            " finished_at = clock_timestamp() WHERE batch_id = %s",
+            (applied, stale, batch_id),
+        )
+
+
+def expired(database: ControlDatabase, grace: float, limit: int = 1000) -> list[Expired]:
+    """Parts whose load finished more than `grace` seconds ago, oldest first."""
+    with database.transaction() as connection, connection.cursor(row_factory=class_row(Expired)) as cursor:
+        cursor.execute(
+            "SELECT parts.id, parts.type, parts.location, parts.batch_id FROM parts JOIN loads USING (batch_id) WHERE loads.status = 'loaded'"
+            " AND loads.finished_at < clock_timestamp() - make_interval(secs => %s)"
+            " ORDER BY loads.finished_at LIMIT %s",
+            (grace, limit),
+        )
+        return cursor.fetchall()
+
+
+def forget(database: ControlDatabase, ids: Sequence[uuid.UUID]) -> None:
+    """Delete parts whose objects are gone; their load stays."""
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM parts WHERE id = ANY(%s)", (list(ids),))
+
+
+def load_states(database: ControlDatabase) -> list[LoadState]:
+    """Every type that has waiting parts or an open load, by name."""
+    with database.transaction() as connection, connection.cursor(row_factory=class_row(LoadState)) as cursor:
+        cursor.execute(_STATES)
+        return cursor.fetchall()
+
+
+_STATES = """
+SELECT type, coalesce(waiting_parts, 0) AS waiting_parts, coalesce(waiting_rows, 0)::bigint AS waiting_rows,
+       coalesce(waiting_bytes, 0)::bigint AS waiting_bytes,
+       greatest(0, extract(epoch FROM clock_timestamp() - least(oldest_waiting, oldest_frozen)))::float8
+           AS oldest_seconds,
+       status, coalesce(attempts, 0) AS attempts, coalesce(error, '') AS error
+  FROM (SELECT type, count(*) AS waiting_parts, sum(rows) AS waiting_rows, sum(bytes) AS waiting_bytes,
+               min(staged_at) AS oldest_waiting
+          FROM parts WHERE batch_id IS NULL GROUP BY type) AS waiting
+  FULL JOIN (SELECT loads.type, loads.status, loads.attempts, loads.error, min(parts.staged_at) AS oldest_frozen
+               FROM loads JOIN parts USING (batch_id) WHERE loads.status <> 'loaded'
+              GROUP BY loads.batch_id) AS open USING (type)
+ ORDER BY type
+"""
+
+
+def freshness(database: ControlDatabase) -> float:
+    """Seconds since the oldest part that is not in the warehouse was staged; 0 when everything is."""
+    return max((state.oldest_seconds for state in load_states(database)), default=0.0)

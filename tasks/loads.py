@@ -1,0 +1,27 @@
+"""The hint to load: an ordinary task on the queue ``loads``; lost or doubled, it does no harm."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import structlog
+from celery import shared_task
+
+from pipeline import settings
+from pipeline.warehouse.loader import Loader
+from pipeline.warehouse.storage import Bucket
+
+
+@shared_task(name="loads", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
+def load() -> None:
+    """Load every type whose parts are due, then delete the objects of parts loaded long ago."""
+    loader = _loader()
+    for report in loader.load_due():
+        structlog.get_logger().info("load", **report.facts())
+    loader.expire()
+
+
+@cache
+def _loader() -> Loader:
+    known = settings.load()
+    return Loader(known, Bucket(known.environment.s3_bucket))

@@ -1,0 +1,24 @@
+"""The warehouse consumer: ``handler = "tasks.warehouse:stage"``."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pipeline import settings
+from pipeline.consumer import Turn
+from pipeline.control.database import ControlDatabase
+from pipeline.warehouse.stager import Stager
+from pipeline.warehouse.storage import Bucket
+
+
+def stage(turn: Turn) -> None:
+    """Stage a turn's events as parts in S3."""
+    _stager()(turn)
+
+
+@cache
+def _stager() -> Stager:
+    """One per process, made at its first turn: clients do not survive a fork."""
+    known = settings.load()
+    database = ControlDatabase(known.environment.control_database_url.get_secret_value())
+    return Stager(known.deployment, database, Bucket(known.environment.s3_bucket))
