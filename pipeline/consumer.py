@@ -10,7 +10,7 @@
 Register it in ``pipeline.toml`` as ``[consumers.NAME] handler = "package.module:handle"``. A lane leaves the turn
 with an outcome: ``done()`` (all of it, or the first n events), ``retry(reason)``, and ``reject(event, reason)`` for
 single events that can never be accepted: they are set aside in the control database and the lane goes on. A lane
-without an outcome is tried again alone and counted as failing; only when the turn has a single lane does returning
+without an outcome is tried again alone and counted as failing; only for a consumer with ``group = 1`` does returning
 mean done. ``SinkUnavailableError`` says that nobody's events are at fault: all of the turn is tried again, later.
 Everything may come twice: handlers are idempotent, by the event's version or by the turn's token.
 """

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from pipeline.lanes.claim import (
     FailingLane,
@@ -23,7 +25,7 @@ from pipeline.lanes.claim import (
     decode_entry,
     encode_entry,
 )
-from pipeline.lanes.scripts import Argument, call, translated_errors
+from pipeline.lanes.scripts import SCRIPTS, Argument, call, text, translated_errors
 from pipeline.lanes.steps import step_arguments, step_of
 from pipeline.ports import Append, Appended
 
@@ -32,9 +34,14 @@ _SAMPLE = 10_000
 
 
 def connect(url: str) -> redis.Redis:
-    """A client for lanes. Repeats a call that got no answer: every script may run twice."""
+    """A client for lanes. Repeats a call that got no answer, for a second or so: every script may run twice."""
     return redis.Redis.from_url(
-        url, socket_timeout=5, socket_connect_timeout=5, socket_keepalive=True, health_check_interval=30
+        url,
+        socket_timeout=5,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), 3),
     )
 
 
@@ -50,6 +57,17 @@ class RedisLaneStore:
         self.namespace = namespace
         self.limits = limits or TurnLimits()
         self._client = client
+
+    @property
+    def bell(self) -> str:
+        """The list on which idle workers wait: one element when a lane became ready."""
+        return f"{self.namespace}:bell"
+
+    def load_scripts(self) -> None:
+        """Make the scripts known to Redis, which forgets them when it restarts."""
+        with translated_errors():
+            for name in SCRIPTS:
+                self._client.script_load(text(name))
 
     # The bridge's side
 

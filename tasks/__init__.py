@@ -1,0 +1,1 @@
+"""Celery's side: the app, and one short file per consumer."""

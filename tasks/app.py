@@ -1,0 +1,164 @@
+"""The Celery app: ``celery -A tasks.app worker -Q search``. The one place that reads the settings when imported.
+
+Every consumer in ``pipeline.toml`` is a task and a queue of its own name; the queue's merchants are lanes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Exchange, Queue
+
+from pipeline import settings
+from pipeline.control import rejected
+from pipeline.control.database import ControlDatabase
+from pipeline.errors import ConfigurationError
+from pipeline.lanes import request, transport
+from pipeline.lanes.claim import TurnLimits
+from pipeline.lanes.held import HeldTurns, Renewal
+from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
+from pipeline.lanes.turn import Backoff, Consumption, Handler
+from pipeline.settings import Settings
+from pipeline.telemetry import Heartbeat, Metrics, configure_logging
+
+_STAGE = "tasks.warehouse:stage"
+_jitter = random.SystemRandom().random
+
+
+def handler_of(name: str, path: str) -> Handler:
+    """The function ``module:function`` of a consumer; ConfigurationError says why there is none."""
+    module, _, function = path.partition(":")
+    try:
+        found = getattr(import_module(module), function, None)
+    except ImportError as error:
+        raise ConfigurationError(
+            (f"consumers.{name}.handler: {path} cannot be imported: {error}",)
+        ) from error
+    if not callable(found):
+        raise ConfigurationError((f"consumers.{name}.handler: {module} has no function {function}",))
+    handler: Handler = found
+    return handler
+
+
+def build(configured: Settings) -> tuple[Celery, dict[str, HeldTurns]]:
+    """The app of a deployment, and the turns that its workers in this process will hold."""
+    url = configured.environment.redis_url.get_secret_value()
+    celery = Celery("pipeline", broker=url, set_as_current=True)
+    celery.conf.update(_conf(configured))
+    database = ControlDatabase(configured.environment.control_database_url.get_secret_value())
+    client = connect(url)
+    held = {}
+    for name, consumer in configured.configuration.consumers.items():
+        store = RedisLaneStore(client, namespace_of(configured.deployment, name), TurnLimits.of(consumer))
+        held[name] = HeldTurns(store, _jitter)
+        request.register(celery, _consumption(configured, database, name))
+    transport.install(held)
+    return celery, held
+
+
+def _consumption(configured: Settings, database: ControlDatabase, name: str) -> Consumption:
+    consumer, topic = configured.consumer(name), configured.datastream.topic
+    return Consumption(
+        consumer=name,
+        handler=handler_of(name, consumer.handler),
+        set_aside=lambda rejections: rejected.store(database, name, topic, rejections),
+        backoff=Backoff(_jitter),
+        single=consumer.group == 1,
+    )
+
+
+def _conf(configured: Settings) -> Mapping[str, Any]:
+    queues = [Queue(name, Exchange(name), name) for name in configured.configuration.consumers]
+    loads = any(consumer.handler == _STAGE for consumer in configured.configuration.consumers.values())
+    return {
+        "task_queues": [*queues, Queue("loads", Exchange("loads"), "loads")] if loads else queues,
+        "task_default_queue": "unrouted",
+        "task_ignore_result": True,
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        "task_send_sent_event": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "worker_enable_prefetch_count_reduction": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,
+        "broker_transport_options": {
+            "global_keyprefix": f"{configured.deployment}:",
+            "priority_steps": [0],
+            "socket_timeout": 5,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+        },
+        "enable_utc": True,
+        "timezone": "UTC",
+        "include": ["tasks.loads"] if loads else [],
+        "task_routes": {"loads": {"queue": "loads"}},
+        # A hint: whoever takes it loads what is due. One that nobody took in time is not worth keeping.
+        "beat_schedule": {"loads": {"task": "loads", "schedule": 2.0, "options": {"expires": 10}}}
+        if loads
+        else {},
+    }
+
+
+class WorkerProcess:
+    """What a worker does beside taking turns: it renews their leases and beats."""
+
+    def __init__(self, configured: Settings, held: Mapping[str, HeldTurns]) -> None:
+        self._configured = configured
+        self._held = held
+        self._renewal: Renewal | None = None
+        self._heartbeat: Heartbeat | None = None
+
+    def ready(self, queues: list[str]) -> None:
+        """The worker consumes these queues now."""
+        mine = [turns for name, turns in self._held.items() if name in queues]
+        client = connect(self._configured.environment.redis_url.get_secret_value())
+        name = f"worker:{','.join(sorted(queues))}"
+        self._renewal = Renewal(mine).start()
+        self._heartbeat = Heartbeat(client, self._configured.deployment, name, lambda: metrics(mine)).start()
+
+    def stopped(self) -> None:
+        """The worker has ended its last turn."""
+        if self._renewal is not None and self._heartbeat is not None:
+            self._renewal.stop()
+            self._heartbeat.stop()
+
+
+def metrics(held: list[HeldTurns]) -> Metrics:
+    """What this worker has done since it started, over its consumers."""
+    tallies = [turns.tally for turns in held]
+    return {
+        "turns": sum(tally.turns for tally in tallies),
+        "events": sum(tally.events for tally in tallies),
+        "rejected": sum(tally.rejected for tally in tallies),
+        "failures": sum(tally.failures for tally in tallies),
+        "refused": sum(tally.refused for tally in tallies),
+        "turn_ms": sum(tally.milliseconds for tally in tallies),
+    }
+
+
+_settings = settings.load()
+app, _held_turns = build(_settings)
+_process = WorkerProcess(_settings, _held_turns)
+
+
+def _set_up_logging(**_: Any) -> None:
+    configure_logging("celery")
+
+
+def _ready(**_: Any) -> None:
+    _process.ready(list(app.amqp.queues.consume_from))
+
+
+def _stopped(**_: Any) -> None:
+    _process.stopped()
+
+
+signals.setup_logging.connect(_set_up_logging, weak=False)
+signals.worker_ready.connect(_ready, weak=False)
+signals.worker_shutdown.connect(_stopped, weak=False)

@@ -1,0 +1,141 @@
+"""One topic and one consumer group in memory: the same answers as the broker, which the contract suites compare.
+
+Tests decide who owns a partition (``give``), append records (``append``), and lose them to retention (``begin``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pipeline.errors import FencedError, PositionLostError, TransientError
+from pipeline.ports import Polled, Record
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRecord:
+    """One record."""
+
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    """One assignment of a partition; a later one, even to the same member, makes it void."""
+
+    member: MemoryMember
+    number: int
+
+
+class MemoryKafka:
+    """A topic, and the offsets and assignments of one group."""
+
+    def __init__(self, partitions: int) -> None:
+        self.logs: dict[int, list[MemoryRecord]] = {partition: [] for partition in range(partitions)}
+        self.begin = dict.fromkeys(self.logs, 0)
+        self.positions: dict[int, int] = {}
+        self.available = True
+        self._grants: dict[int, _Grant] = {}
+        self._granted = 0
+
+    def append(self, partition: int, key: bytes | None, value: bytes | None) -> int:
+        """One more record; its offset."""
+        offset = self.end(partition)
+        self.logs[partition].append(MemoryRecord(offset, key, value))
+        return offset
+
+    def end(self, partition: int) -> int:
+        """The offset after the last record."""
+        return len(self.logs[partition])
+
+    def give(self, partition: int, member: MemoryMember | None) -> None:
+        """Assign a partition; its former owner learns of it when it polls."""
+        self._granted += 1
+        if member is None:
+            self._grants.pop(partition, None)
+        else:
+            self._grants[partition] = _Grant(member, self._granted)
+
+    def owner(self, partition: int) -> MemoryMember | None:
+        """Who owns the partition now."""
+        grant = self._grants.get(partition)
+        return grant.member if grant else None
+
+    def grants_of(self, member: MemoryMember) -> dict[int, int]:
+        """The partitions of a member, each with the number of its grant."""
+        return {p: grant.number for p, grant in self._grants.items() if grant.member is member}
+
+
+@dataclass(eq=False)
+class MemoryMember:
+    """One member of the group: a RecordSource and its Offsets. A poll brings at most `most` records a partition."""
+
+    kafka: MemoryKafka
+    most: int = 1000
+    _grants: dict[int, int] = field(default_factory=dict)
+    _positions: dict[int, int] = field(default_factory=dict)
+    _paused: frozenset[int] = frozenset()
+
+    def poll(self, timeout: float) -> Polled:
+        """See RecordSource."""
+        self._answer()
+        now = self.kafka.grants_of(self)
+        revoked = frozenset(p for p, number in self._grants.items() if now.get(p) != number)
+        assigned = frozenset(p for p, number in now.items() if self._grants.get(p) != number)
+        self._grants = now
+        for partition in assigned:
+            if partition not in self.kafka.positions:
+                raise PositionLostError(f"partition {partition} has no committed offset")
+            self._positions[partition] = self.kafka.positions[partition]
+        records = {p: batch for p in sorted(now.keys() - self._paused) if (batch := self._read(p))}
+        return Polled(records, assigned, revoked)
+
+    def _read(self, partition: int) -> Sequence[Record]:
+        position = self._positions[partition]
+        if not self.kafka.begin[partition] <= position <= self.kafka.end(partition):
+            raise PositionLostError(f"partition {partition}: offset {position} is out of range")
+        batch = self.kafka.logs[partition][position : position + self.most]
+        self._positions[partition] += len(batch)
+        return batch
+
+    def position(self, partition: int) -> int:
+        """See RecordSource."""
+        self._require(partition)
+        return self._positions[partition]
+
+    def seek(self, partition: int, offset: int) -> None:
+        """See RecordSource."""
+        self._require(partition)
+        self._positions[partition] = offset
+
+    def pause(self, partitions: frozenset[int]) -> None:
+        """See RecordSource."""
+        self._paused = partitions
+
+    def ends(self, partitions: frozenset[int]) -> Mapping[int, int]:
+        """See RecordSource."""
+        self._answer()
+        return {partition: self.kafka.end(partition) for partition in partitions}
+
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+        """See Offsets."""
+        self._answer()
+        return {p: self.kafka.positions[p] for p in partitions if p in self.kafka.positions}
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """See Offsets."""
+        self._answer()
+        now = self.kafka.grants_of(self)
+        if any(p not in self._grants or self._grants[p] != now.get(p) for p in positions):
+            raise FencedError("another member may own the partition")
+        self.kafka.positions.update(positions)
+
+    def _require(self, partition: int) -> None:
+        if partition not in self._grants:
+            raise TransientError(f"partition {partition} has just been taken away")
+
+    def _answer(self) -> None:
+        if not self.kafka.available:
+            raise TransientError("kafka: switched off")
