@@ -1,0 +1,27 @@
+"""`pipeline api`: serve the HTTP interface."""
+
+from __future__ import annotations
+
+import click
+import uvicorn
+
+from pipeline.api.app import create_app
+from pipeline.settings import load
+from pipeline.telemetry import configure_logging
+
+_DRAIN = 8  # seconds for open requests after SIGTERM; a platform kills after ten
+
+
+@click.command()
+def api() -> None:
+    """Serve merchant search over HTTP on 127.0.0.1 at $PORT, until SIGTERM."""
+    settings = load()
+    configure_logging("web")
+    uvicorn.run(
+        create_app(settings),
+        host="127.0.0.1",
+        port=settings.environment.port,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=_DRAIN,
+    )
