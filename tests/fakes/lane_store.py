@@ -262,6 +262,7 @@ class MemoryLaneStore:
         if breaker.failures and (self.now < breaker.until or breaker.probe in self.leases):
             return None
         token = max(self._token + 1, floor + 1, self.now * 1000)
+        token += (token - self._token + 1) % 2
         waiting = sorted((due, merchant) for merchant, due in self.due.items() if due <= self.now)
         healthy = [merchant for _, merchant in waiting if not self.lanes[merchant].failures]
         failing = [merchant for _, merchant in waiting if self.lanes[merchant].failures]

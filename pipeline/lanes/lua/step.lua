@@ -100,9 +100,11 @@ local function pause()
 end
 
 -- Above every token ever given, whatever Redis has forgotten: the clock and the claimer's memory are floors.
+-- Odd and even alternate.
 local function next_token()
-  local last = tonumber(redis.call('GET', ns .. ':token')) or 0
-  return math.max(last + 1, tonumber(ARGV[7]) + 1, clock[1] * 1000000 + clock[2])
+  local last = tonumber(redis.call('GET', ns .. ':token') or 0)
+  local token = math.max(last + 1, tonumber(ARGV[7]) + 1, clock[1] * 1000000 + clock[2])
+  return (token - last) % 2 == 0 and token + 1 or token
 end
 
 local function due_lanes(set, most)

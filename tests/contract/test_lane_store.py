@@ -1,0 +1,548 @@
+"""What the bridge and the workers may rely on in a lane store, asked of the fake and of Redis alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import redis
+
+from pipeline.consumer import Outcome
+from pipeline.errors import EpochLostError, FencedError, StoreFullError
+from pipeline.lanes.claim import Claim, Entry, Finished, TurnLimits
+from pipeline.ports import Append, Appended
+from tests.fakes.lane_lab import LaneLab, Lost, MemoryLab, RedisLab, Store
+
+P = 3
+Labs = Callable[..., LaneLab]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def lab(request: pytest.FixtureRequest) -> Iterator[Labs]:
+    """Makes one lab: `lab(**limits)`."""
+    if request.param == "memory":
+        yield lambda **limits: MemoryLab(TurnLimits(**limits))
+        return
+    client = redis.Redis.from_url(request.getfixturevalue("redis_url"))
+    namespace = f"{request.getfixturevalue('redis_namespace')}c"
+    yield lambda **limits: RedisLab(client, namespace, TurnLimits(**limits))
+    client.close()
+
+
+def entry(merchant: str, *offsets: int, previous: int | None = None) -> Append:
+    return Append(merchant, P, previous, offsets, [b'{"n":%d}' % offset for offset in offsets])
+
+
+def add(store: Store, *appends: Append, fence: int = 1) -> list[Appended]:
+    return list(store.add(store.epoch(), {P: fence}, appends))
+
+
+def claimed(store: Store, *finished: Finished) -> Claim:
+    claim = store.step(finished).claim
+    assert claim is not None
+    return claim
+
+
+def heads(claim: Claim | None) -> dict[str, list[int]]:
+    return {lane.merchant: [e.offset for e in lane.entries] for lane in claim.lanes} if claim else {}
+
+
+def done(claim: Claim, **counts: int) -> Finished:
+    outcomes = [
+        Outcome(lane.merchant, counts.get(lane.merchant, len(lane.entries)), "done") for lane in claim.lanes
+    ]
+    return Finished(claim, outcomes)
+
+
+def retried(claim: Claim, entries: int = 0, delay: int = 0, reason: str = "no") -> Finished:
+    return Finished(claim, [Outcome(lane.merchant, entries, "retry", delay, reason) for lane in claim.lanes])
+
+
+def unavailable(claim: Claim) -> Finished:
+    return Finished(claim, [Outcome(lane.merchant, 0, "unavailable") for lane in claim.lanes])
+
+
+def news(store: Store) -> Mapping[str, int]:
+    return dict(store.acknowledged(store.epoch(), P))
+
+
+def fresh_claim(lab: LaneLab) -> Claim:
+    """The next claim, as soon as there is one."""
+    got: list[Claim] = []
+
+    def look() -> bool:
+        claim = lab.store.step().claim
+        if claim is not None:
+            got.append(claim)
+        return bool(got)
+
+    lab.until(look)
+    return got[0]
+
+
+# The bridge's side
+
+
+def test_the_epoch_stays_until_everything_is_lost(lab: Labs) -> None:
+    it = lab()
+    first = it.store.epoch()
+    assert it.store.epoch() == first
+    it.loses_everything()
+    with pytest.raises(EpochLostError):
+        it.store.add(first, {P: 1}, [entry("a", 5)])
+    assert it.store.epoch() != first
+
+
+@pytest.mark.parametrize("call", ["add", "acknowledged", "reset"])
+def test_another_epoch_is_refused(lab: Labs, call: str) -> None:
+    store = lab().store
+    store.epoch()
+    calls: dict[str, Callable[[], object]] = {
+        "add": lambda: store.add("other", {P: 1}, [entry("a", 1)]),
+        "acknowledged": lambda: store.acknowledged("other", P),
+        "reset": lambda: store.reset("other", 1, P, "a", 4),
+    }
+    with pytest.raises(EpochLostError):
+        calls[call]()
+    assert store.step().claim is None
+
+
+def test_a_lower_fence_is_refused_whole(lab: Labs) -> None:
+    # Mutant: the fence of an ADD not compared.
+    store = lab().store
+    add(store, entry("a", 5), fence=2)
+    with pytest.raises(FencedError):
+        store.add(store.epoch(), {P + 1: 1, P: 1}, [entry("b", 6)])
+    with pytest.raises(FencedError):
+        store.reset(store.epoch(), 1, P, "a", 5)
+    assert store.lengths(["a", "b"]) == {"a": 1, "b": 0}
+    add(store, entry("a", 7, previous=5), fence=2)
+
+
+def test_a_new_lane_begins_before_its_first_event(lab: Labs) -> None:
+    store = lab().store
+    assert add(store, entry("a", 5, 9)) == [Appended("a", P, 9, 4)]
+    assert heads(claimed(store)) == {"a": [5, 9]}
+
+
+def test_an_unknown_lane_with_a_past_is_damaged(lab: Labs) -> None:
+    store = lab().store
+    assert add(store, entry("a", 9, previous=5))[0].damaged
+    assert store.lengths(["a"]) == {"a": 0}
+
+
+def test_an_empty_add_creates_nothing(lab: Labs) -> None:
+    store = lab().store
+    assert add(store, entry("a")) == [Appended("a", P, -1, -1)]
+    assert add(store, entry("a", previous=3))[0].damaged
+
+
+def test_an_add_may_be_repeated(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5))
+    for _ in range(2):
+        assert add(store, entry("a", 7, 8, previous=5)) == [Appended("a", P, 8, 4)]
+    assert heads(claimed(store)) == {"a": [5, 7, 8]}
+
+
+def test_a_bridge_without_memory_appends_only_what_is_new(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5, 7))
+    assert add(store, entry("a", 5, 7, 8, 9)) == [Appended("a", P, 9, 4)]
+    assert add(store, entry("a", 5)) == [Appended("a", P, 9, 4)]
+    assert heads(claimed(store)) == {"a": [5, 7, 8, 9]}
+
+
+def test_a_gap_in_the_chain_is_damage_of_that_lane_only(lab: Labs) -> None:
+    # Mutant: the previous offset not compared.
+    store = lab().store
+    add(store, entry("a", 5), entry("b", 6))
+    a, b = add(store, entry("a", 9, previous=7), entry("b", 10, previous=6))
+    assert (a.damaged, a.enqueued, b.damaged, b.enqueued) == (True, 5, False, 10)
+    assert store.lengths(["a", "b"]) == {"a": 1, "b": 2}
+
+
+def test_a_lost_tail_is_damage(lab: Labs) -> None:
+    # Mutant: list end not checked.
+    it = lab()
+    add(it.store, entry("a", 5, 6))
+    it.loses_tail("a")
+    assert add(it.store, entry("a", 7, previous=6))[0].damaged
+    assert add(it.store, entry("a", previous=6))[0].damaged
+
+
+def test_a_lost_list_is_damage(lab: Labs) -> None:
+    # Mutant: list end not checked.
+    it = lab()
+    add(it.store, entry("a", 5, 6))
+    it.loses_list("a")
+    assert add(it.store, entry("a", 7, previous=6))[0].damaged
+
+
+@pytest.mark.parametrize("field", ["partition", "enqueued", "acknowledged"])
+def test_a_lost_field_is_damage(lab: Labs, field: Lost) -> None:
+    it = lab()
+    add(it.store, entry("a", 5))
+    it.loses_field("a", field)
+    assert add(it.store, entry("a", 7, previous=5))[0].damaged
+    assert add(it.store, entry("a", 7))[0].damaged
+
+
+def test_a_reset_lane_goes_on_from_its_base(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 5, 6))
+    old = claimed(it.store)
+    it.store.reset(it.store.epoch(), 1, P, "a", 4)
+    assert add(it.store, entry("a", 5, 6, previous=4)) == [Appended("a", P, 6, 4)]
+    new = claimed(it.store, done(old))
+    assert heads(new) == {"a": [5, 6]}
+    assert new.token > old.token
+    assert news(it.store) == {}
+
+
+def test_a_reset_lane_that_was_waiting_waits_no_more(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5))
+    store.reset(store.epoch(), 1, P, "a", 5)
+    assert store.step().claim is None
+    assert store.overview().ready == 0
+
+
+def test_acknowledgements_are_told_once_and_again_by_an_add(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5, 6, 7), entry("b", 8))
+    store.step([done(claimed(store), a=2)], claim=False)
+    assert news(store) == {"a": 6}
+    assert news(store) == {}
+    assert add(store, entry("a", previous=7)) == [Appended("a", P, 7, 6)]
+
+
+def test_acknowledgements_come_in_portions(lab: Labs) -> None:
+    store = lab(group=10).store
+    add(store, *(entry(str(n), n) for n in range(10)))
+    store.step([done(claimed(store))], claim=False)
+    parts = [store.acknowledged(store.epoch(), P, 4) for _ in range(4)]
+    assert sorted(map(len, parts)) == [0, 2, 4, 4]
+    assert dict(pair for part in parts for pair in part) == {str(n): n for n in range(10)}
+
+
+def test_a_full_store_appends_nothing(request: pytest.FixtureRequest) -> None:
+    # Redis itself is filled up in tests/integration/test_lanes_memory.py.
+    store = MemoryLab().store
+    epoch = store.epoch()
+    store.full = True
+    with pytest.raises(StoreFullError):
+        store.add(epoch, {P: 1}, [entry("a", 1)])
+    assert store.lengths(["a"]) == {"a": 0}
+
+
+# Claims
+
+
+def test_a_turn_takes_the_heads_of_up_to_group_lanes(lab: Labs) -> None:
+    store = lab(group=2).store
+    for n, merchant in enumerate("abc"):
+        add(store, entry(merchant, n))
+    first, second = claimed(store), claimed(store)
+    assert (len(first.lanes), len(second.lanes)) == (2, 1)
+    assert {**heads(first), **heads(second)} == {"a": [0], "b": [1], "c": [2]}
+    assert second.token > first.token
+    assert store.step().claim is None
+
+
+def test_a_turn_has_no_more_events_than_allowed(lab: Labs) -> None:
+    store = lab(group=3, events=3).store
+    add(store, entry("a", 1, 2), entry("b", 3, 4), entry("c", 5))
+    first = claimed(store)
+    assert sum(map(len, heads(first).values())) == 3
+    store.step([done(first)], claim=False)
+    second = claimed(store)
+    assert sum(map(len, heads(second).values())) == 2
+
+
+def test_a_turn_has_no_more_bytes_than_allowed_but_one_event_always(lab: Labs) -> None:
+    store = lab(group=2, bytes=250).store
+    values = [b"x" * 100, b"y" * 100, b"z" * 100, b"w" * 999]
+    store.add(store.epoch(), {P: 1}, [Append("a", P, None, [1, 2, 3, 4], values)])
+    taken = []
+    step = store.step()
+    while step.claim is not None:
+        taken.append(heads(step.claim)["a"])
+        step = store.step([done(step.claim)])
+    assert taken == [[1, 2], [3], [4]]
+
+
+def test_entries_come_back_as_they_went_in(lab: Labs) -> None:
+    store = lab().store
+    value = b"\x00line\nline\xff"
+    store.add(store.epoch(), {P: 1}, [Append("a", P, None, [7], [value])])
+    (lane,) = claimed(store).lanes
+    assert (lane.merchant, lane.partition, lane.failures, lane.entries) == ("a", P, 0, (Entry(7, value),))
+
+
+def test_a_claimed_lane_is_nobody_elses(lab: Labs) -> None:
+    # Mutant: an ADD to a claimed lane makes it ready.
+    store = lab().store
+    add(store, entry("a", 1))
+    claim = claimed(store)
+    add(store, entry("a", 2, previous=1))
+    assert store.step().claim is None
+    assert heads(store.step([done(claim)]).claim) == {"a": [2]}
+
+
+def test_done_events_leave_and_the_rest_stays_in_order(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 1, 2, 3))
+    second = claimed(store, done(claimed(store), a=2))
+    assert heads(second) == {"a": [3]}
+    assert second.lanes[0].failures == 0
+    assert store.step([done(second)]).claim is None
+    assert news(store) == {"a": 3}
+
+
+def test_outcomes_of_another_token_are_refused(lab: Labs) -> None:
+    # Mutant: no token check.
+    it = lab()
+    add(it.store, entry("a", 1, 2))
+    zombie = claimed(it.store)
+    it.ends(zombie.token)
+    owner = claimed(it.store)
+    assert it.store.step([done(zombie)]).refused == 1
+    assert it.store.lengths(["a"]) == {"a": 2}
+    assert it.store.step([done(owner)]).refused == 0
+    assert it.store.lengths(["a"]) == {"a": 0}
+
+
+def test_a_step_may_be_repeated(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 1, 2))
+    finished = done(claimed(store), a=1)
+    store.step([finished], claim=False)
+    assert store.step([finished], claim=False).refused == 1
+    assert store.lengths(["a"]) == {"a": 1}
+    assert add(store, entry("a", previous=2)) == [Appended("a", P, 2, 1)]
+
+
+def test_tokens_grow_across_the_loss_of_redis(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1))
+    highest = claimed(it.store).token + 10**9
+    it.loses_everything()
+    add(it.store, entry("a", 1))
+    step = it.store.step(floor=highest)
+    assert step.claim is not None
+    assert step.claim.token > highest
+
+
+# Leases
+
+
+def test_a_lane_comes_back_when_its_lease_ends(lab: Labs) -> None:
+    # Mutant: no lease (a claim never ends).
+    it = lab(lease=40)
+    add(it.store, entry("a", 1))
+    first = claimed(it.store)
+    second = fresh_claim(it)
+    assert heads(second) == {"a": [1]}
+    assert second.token > first.token
+    assert second.lanes[0].failures == 1
+
+
+def test_a_renewed_lease_holds_and_an_ended_one_does_not_come_back(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1))
+    claim = claimed(it.store)
+    assert it.store.renew([claim.token, claim.token + 5]) == {claim.token}
+    it.ends(claim.token)
+    second = claimed(it.store)
+    assert it.store.renew([claim.token]) == frozenset()
+    assert it.store.renew([second.token]) == {second.token}
+
+
+def test_renewing_puts_the_end_off(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1))
+    claim = claimed(it.store)
+    it.ends(claim.token)
+    it.store.renew([claim.token])
+    assert it.store.step().claim is None
+
+
+def test_a_released_turn_is_ready_at_once_and_counts_nothing(lab: Labs) -> None:
+    store = lab(group=2).store
+    add(store, entry("a", 1), entry("b", 2))
+    claim = claimed(store)
+    store.release(claim.token)
+    again = claimed(store)
+    assert heads(again) == {"a": [1], "b": [2]}
+    assert {lane.failures for lane in again.lanes} == {0}
+    assert store.step([done(claim)]).refused == 2
+
+
+def test_a_claim_without_a_lease_is_void_at_the_next_add(lab: Labs) -> None:
+    # Mutant: void claims kept.
+    it = lab()
+    add(it.store, entry("a", 1))
+    claim = claimed(it.store)
+    it.loses_lease(claim.token)
+    assert it.store.step().claim is None
+    add(it.store, entry("a", previous=1))
+    assert heads(claimed(it.store)) == {"a": [1]}
+
+
+def test_lost_readiness_comes_back_with_the_next_add(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1))
+    it.loses_readiness("a")
+    assert it.store.step().claim is None
+    add(it.store, entry("a", previous=1))
+    assert heads(claimed(it.store)) == {"a": [1]}
+
+
+# Failures
+
+
+def test_a_failing_lane_waits_and_an_add_does_not_hurry_it(lab: Labs) -> None:
+    # Mutant: an ADD lowers not_before.
+    store = lab().store
+    add(store, entry("a", 1))
+    store.step([retried(claimed(store), delay=60_000, reason="mapping")], claim=False)
+    add(store, entry("a", 2, previous=1))
+    assert store.step().claim is None
+    overview = store.overview()
+    (failing,) = overview.failing
+    assert (failing.merchant, failing.partition, failing.failures) == ("a", P, 1)
+    assert (failing.reason, failing.oldest) == ("mapping", 1)
+    assert (overview.failing_count, overview.ready, overview.claimed) == (1, 1, 0)
+
+
+def test_a_failing_lane_is_tried_again_after_its_delay(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1, 2))
+    it.store.step([retried(claimed(it.store), entries=1, delay=30)], claim=False)
+    claim = fresh_claim(it)
+    assert heads(claim) == {"a": [2]}
+    assert claim.lanes[0].failures == 1
+    it.store.step([done(claim)], claim=False)
+    assert it.store.overview().failing_count == 0
+    add(it.store, entry("a", 3, previous=2))
+    assert claimed(it.store).lanes[0].failures == 0
+
+
+def test_a_failing_lane_is_claimed_alone(lab: Labs) -> None:
+    # Mutant: claim joins failing lanes.
+    it = lab(group=10)
+    add(it.store, entry("bad", 1))
+    it.store.step([retried(claimed(it.store))], claim=False)
+    add(it.store, *(entry(str(n), n) for n in range(2, 6)))
+    it.passes(2)
+    turns = [heads(claimed(it.store)), heads(claimed(it.store))]
+    assert {"bad": [1]} in turns
+    assert {"2": [2], "3": [3], "4": [4], "5": [5]} in turns
+
+
+def test_failing_lanes_and_healthy_ones_take_turns(lab: Labs) -> None:
+    # Mutant: failing lanes always first (or last): one kind starves the other.
+    store = lab(group=1).store
+    add(store, *(entry(f"bad{n}", n) for n in range(5)))
+    claims = [claimed(store) for _ in range(5)]
+    store.step([retried(claim) for claim in claims], claim=False)
+    add(store, *(entry(f"good{n}", 100 + n) for n in range(5)))
+    taken = [next(iter(heads(claimed(store))))[:-1] for _ in range(10)]
+    assert taken in (["bad", "good"] * 5, ["good", "bad"] * 5)
+
+
+def test_a_lane_left_undecided_counts_as_failed(lab: Labs) -> None:
+    store = lab(group=2).store
+    add(store, entry("a", 1), entry("b", 2))
+    claim = claimed(store)
+    store.step([Finished(claim, [Outcome("a", 1, "done")])], claim=False)
+    assert [lane.merchant for lane in store.overview().failing] == ["b"]
+    assert heads(claimed(store)) == {"b": [2]}
+
+
+# The sink as a whole
+
+
+def test_an_unavailable_sink_is_no_lanes_fault(lab: Labs) -> None:
+    it = lab(group=2)
+    add(it.store, entry("a", 1), entry("b", 2))
+    step = it.store.step([unavailable(claimed(it.store))])
+    assert step.claim is None
+    assert step.wait > 1
+    overview = it.store.overview()
+    assert (overview.failing_count, overview.ready, overview.sink_failures) == (0, 2, 1)
+
+
+def test_an_unavailable_sink_is_tried_by_one_turn_at_a_time(lab: Labs) -> None:
+    # Mutant: no probe (every worker tries at once).
+    it = lab(group=1)
+    add(it.store, entry("a", 1), entry("b", 2), entry("c", 3))
+    first, second = claimed(it.store), claimed(it.store)
+    it.store.step([unavailable(first)], claim=False, jitter=0.02)
+    it.store.step([unavailable(second)], claim=False, jitter=0.02)
+    assert it.store.overview().sink_failures == 1
+    probe = fresh_claim(it)
+    it.passes(10)
+    assert it.store.step().claim is None
+    it.store.step([unavailable(probe)], claim=False, jitter=0.02)
+    assert it.store.overview().sink_failures == 2
+    probe = fresh_claim(it)
+    assert it.store.step([done(probe)]).claim is not None
+    assert it.store.overview().sink_failures == 0
+    assert it.store.step().claim is not None
+
+
+def test_a_lost_probe_is_followed_by_another(lab: Labs) -> None:
+    it = lab(group=1)
+    add(it.store, entry("a", 1), entry("b", 2))
+    it.store.step([unavailable(claimed(it.store))], claim=False, jitter=0.02)
+    probe = fresh_claim(it)
+    it.ends(probe.token)
+    assert fresh_claim(it).token > probe.token
+
+
+# Linger
+
+
+def test_a_lane_waits_for_company(lab: Labs) -> None:
+    it = lab(linger=60, events=3)
+    add(it.store, entry("a", 1))
+    assert it.store.step().claim is None
+    assert heads(fresh_claim(it)) == {"a": [1]}
+
+
+def test_a_full_lane_does_not_linger(lab: Labs) -> None:
+    store = lab(linger=60_000, events=3).store
+    add(store, entry("a", 1, 2))
+    assert store.step().claim is None
+    add(store, entry("a", 3, previous=2))
+    assert heads(claimed(store)) == {"a": [1, 2, 3]}
+
+
+def test_events_that_came_during_a_turn_linger_from_when_they_came(lab: Labs) -> None:
+    it = lab(linger=60, events=2)
+    add(it.store, entry("a", 1, 2))
+    claim = claimed(it.store)
+    add(it.store, entry("a", 3, previous=2))
+    it.passes(70)
+    assert heads(it.store.step([done(claim)]).claim) == {"a": [3]}
+
+
+def test_what_a_turn_had_no_room_for_does_not_linger_again(lab: Labs) -> None:
+    store = lab(linger=60_000, events=2).store
+    add(store, entry("a", 1, 2, 3))
+    assert heads(store.step([done(claimed(store))]).claim) == {"a": [3]}
+
+
+# What people ask
+
+
+def test_the_longest_lanes_are_listed(lab: Labs) -> None:
+    store = lab(group=1, events=1).store
+    add(store, entry("a", 1), entry("b", 2, 3, 4), entry("c", 5, 6))
+    claimed(store)
+    overview = store.overview(most=2)
+    assert overview.longest == (("b", 3), ("c", 2))
+    assert (overview.ready, overview.claimed) == (2, 1)
+    assert store.lengths(["a", "none"]) == {"a": 1, "none": 0}

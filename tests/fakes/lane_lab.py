@@ -1,0 +1,129 @@
+"""The same hands on both lane stores: to let time pass and to take things away that Redis might forget."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import redis
+
+from pipeline.lanes.claim import TurnLimits
+from pipeline.lanes.store import RedisLaneStore
+from tests.fakes.lane_store import MemoryLaneStore
+
+Store = MemoryLaneStore | RedisLaneStore
+Lost = Literal["partition", "enqueued", "acknowledged"]
+_DEADLINE = 10.0
+
+
+class LaneLab(ABC):
+    """A lane store and what may happen to it."""
+
+    store: Store
+
+    @abstractmethod
+    def passes(self, milliseconds: int) -> None:
+        """Time passes in the store."""
+
+    @abstractmethod
+    def ends(self, token: int) -> None:
+        """The lease of a turn runs out."""
+
+    @abstractmethod
+    def loses_lease(self, token: int) -> None:
+        """Redis forgets that a turn is leased."""
+
+    @abstractmethod
+    def loses_list(self, merchant: str) -> None:
+        """Redis forgets the events of a lane."""
+
+    @abstractmethod
+    def loses_tail(self, merchant: str) -> None:
+        """Redis forgets the last event of a lane."""
+
+    @abstractmethod
+    def loses_field(self, merchant: str, field: Lost) -> None:
+        """Redis forgets one field of a lane."""
+
+    @abstractmethod
+    def loses_readiness(self, merchant: str) -> None:
+        """Redis forgets that a lane waits."""
+
+    @abstractmethod
+    def loses_everything(self) -> None:
+        """Redis comes back empty."""
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Time passes until `condition` holds; fails when it never does."""
+        end = time.monotonic() + _DEADLINE
+        while not condition():
+            assert time.monotonic() < end, "it never came true"
+            self.passes(5)
+
+
+class MemoryLab(LaneLab):
+    """The fake."""
+
+    def __init__(self, limits: TurnLimits | None = None) -> None:
+        self.store: MemoryLaneStore = MemoryLaneStore(limits)
+
+    def passes(self, milliseconds: int) -> None:
+        self.store.now += milliseconds
+
+    def ends(self, token: int) -> None:
+        self.store.leases[token] = self.store.now
+
+    def loses_lease(self, token: int) -> None:
+        del self.store.leases[token]
+
+    def loses_list(self, merchant: str) -> None:
+        self.store.lanes[merchant].entries.clear()
+
+    def loses_tail(self, merchant: str) -> None:
+        self.store.lanes[merchant].entries.pop()
+
+    def loses_field(self, merchant: str, field: Lost) -> None:
+        setattr(self.store.lanes[merchant], field, None)
+
+    def loses_readiness(self, merchant: str) -> None:
+        del self.store.due[merchant]
+
+    def loses_everything(self) -> None:
+        self.store.lose()
+
+
+class RedisLab(LaneLab):
+    """The real store, on keys of its own."""
+
+    def __init__(self, client: redis.Redis, namespace: str, limits: TurnLimits | None = None) -> None:
+        self.store: RedisLaneStore = RedisLaneStore(client, namespace, limits)
+        self._client = client
+        self._namespace = namespace
+
+    def passes(self, milliseconds: int) -> None:
+        time.sleep(milliseconds / 1000)
+
+    def ends(self, token: int) -> None:
+        self._client.zadd(f"{self._namespace}:leases", {str(token): 1}, xx=True)
+
+    def loses_lease(self, token: int) -> None:
+        self._client.zrem(f"{self._namespace}:leases", token)
+
+    def loses_list(self, merchant: str) -> None:
+        self._client.delete(f"{self._namespace}.m.{merchant}")
+
+    def loses_tail(self, merchant: str) -> None:
+        self._client.rpop(f"{self._namespace}.m.{merchant}")
+
+    def loses_field(self, merchant: str, field: Lost) -> None:
+        self._client.hdel(f"{self._namespace}:lane:{merchant}", field)
+
+    def loses_readiness(self, merchant: str) -> None:
+        self._client.zrem(f"{self._namespace}:ready", merchant)
+
+    def loses_everything(self) -> None:
+        keys = list(self._client.scan_iter(match=f"{self._namespace}*", count=1000))
+        if keys:
+            self._client.delete(*keys)
