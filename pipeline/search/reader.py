@@ -22,7 +22,7 @@ class Document:
     """One stored document: ``key`` is the encoded key, ``row`` the columns as stored (a tombstone has only its key).
 
     ``partition`` and ``offset`` say where its event stood. A document that somebody else wrote, without ``cdc``, has
-    version 0, and -1 for both.
+    version 0, -1 for both, and no source.
     """
 
     merchant: str
@@ -32,6 +32,7 @@ class Document:
     row: dict[str, Any]
     partition: int
     offset: int
+    source: str
 
 
 def refresh(client: Elasticsearch, deployment: str, types: Collection[str]) -> None:
@@ -106,4 +107,5 @@ def _document(hit: Mapping[str, Any]) -> Document:
         row,
         cdc.get("partition", -1),
         cdc.get("offset", -1),
+        cdc.get("src", ""),
     )

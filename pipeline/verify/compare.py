@@ -22,11 +22,14 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SinkRow:
-    """One row or tombstone of a sink; ``digest`` is computed from the columns the sink stores."""
+    """One row or tombstone of a sink; ``digest`` is computed from the columns the sink stores.
+
+    ``changed``: its version is above every version that its source's snapshot can hold.
+    """
 
     merchant: str
     key: str
-    version: int
+    changed: bool
     deleted: bool
     digest: int
 
@@ -79,19 +82,19 @@ class Comparison:
 
 
 def compare(
-    rows: Iterable[SourceRow], sink: Iterable[SinkRow], bound: int, rejected: Collection[tuple[str, str]]
+    rows: Iterable[SourceRow], sink: Iterable[SinkRow], rejected: Collection[tuple[str, str]]
 ) -> tuple[list[Difference], int]:
     """Compare key by key; returns the differences and how many keys changed after the mark.
 
-    `bound` is the highest version that can stand for a state of the snapshot; `rejected` holds (merchant, key) of
-    events that were set aside: such a key is named as rejected instead of lost, different or phantom.
+    `rejected` holds (merchant, key) of events that were set aside: such a key is named as rejected instead of lost,
+    different or phantom.
     """
     living = {(row.merchant, row.key): row.digest for row in rows}
     changed = 0
     differences = []
     for row in sink:
         expected = living.pop((row.merchant, row.key), None)
-        if row.version > bound:
+        if row.changed:
             changed += 1
             continue
         finding = _finding(expected, row)

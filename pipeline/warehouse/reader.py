@@ -36,6 +36,7 @@ class StoredRow:
     deleted: bool
     row: dict[str, Any]
     flags: frozenset[str]
+    source: str
 
 
 def scan(
@@ -75,13 +76,13 @@ def _reader(table: SinkTable) -> Callable[[list[Any]], StoredRow]:
     by_folded = {column.name: column.source_name for column in table.columns}
 
     def read(values: list[Any]) -> StoredRow:
-        merchant, key, version, deleted, flags, *columns = values
+        merchant, key, version, deleted, flags, source, *columns = values
         row = {
             name: None if value is None else text(value)
             for name, text, value in zip(names, texts, columns, strict=True)
         }
         flagged = frozenset(by_folded[name] for name in flags.split(",")) if flags else frozenset()
-        return StoredRow(merchant, source_key(key), int(version), bool(deleted), row, flagged)
+        return StoredRow(merchant, source_key(key), int(version), bool(deleted), row, flagged, source or "")
 
     return read
 

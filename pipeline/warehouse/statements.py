@@ -185,7 +185,7 @@ def page(schema: str, table: SinkTable, *, merchant: bool, size: int) -> str:
         else '("_merchant" > %s OR ("_merchant" = %s AND "_key" > %s))'
     )
     columns = [_read(column) for column in table.columns]
-    names = ", ".join(['"_merchant"', '"_key"', '"_version"', '"_deleted"', '"_flags"', *columns])
+    names = ", ".join(['"_merchant"', '"_key"', '"_version"', '"_deleted"', '"_flags"', '"_source"', *columns])
     return (
         f"SELECT {names} FROM {quoted(schema, table.type)} WHERE {behind}"
         f' ORDER BY "_merchant", "_key" LIMIT {size:d}'

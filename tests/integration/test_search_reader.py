@@ -35,9 +35,9 @@ def test_a_scan_shows_rows_and_tombstones_of_every_merchant(place: SearchPlace) 
         )
     )
     assert scanned(place) == [
-        Document("6", "1", version(1), False, row(1), 3, 7),
-        Document("6", "2", version(2), True, {"id": 2}, 3, 8),
-        Document("_gateway0", "1", version(3), False, row(1), 3, 0),
+        Document("6", "1", version(1), False, row(1), 3, 7, "gateway0"),
+        Document("6", "2", version(2), True, {"id": 2}, 3, 8, "gateway0"),
+        Document("_gateway0", "1", version(3), False, row(1), 3, 0, "gateway0"),
     ]
     assert [one.merchant for one in scanned(place, "6")] == ["6", "6"]
 
@@ -57,7 +57,7 @@ def test_a_scan_leaves_nothing_open(place: SearchPlace) -> None:
 
 def test_a_document_by_another_hand_is_shown_as_it_is(place: SearchPlace) -> None:
     place.client.index(index=place.index(), id="6:payment:9", routing="6", document=row(9))
-    assert scanned(place) == [Document("6", "9", 0, False, row(9), -1, -1)]
+    assert scanned(place) == [Document("6", "9", 0, False, row(9), -1, -1, "")]
 
 
 def test_a_scan_of_what_is_not_there_is_an_error(place: SearchPlace) -> None:

@@ -5,24 +5,22 @@ from hypothesis import strategies as st
 
 from pipeline.verify.compare import Difference, SinkRow, SourceRow, compare, sums
 
-BOUND = 100
-
 
 def source(key: str, digest: int = 1) -> SourceRow:
     return SourceRow("6", key, digest)
 
 
-def sink(key: str, digest: int = 1, version: int = 50, deleted: bool = False) -> SinkRow:
-    return SinkRow("6", key, version, deleted, digest)
+def sink(key: str, digest: int = 1, changed: bool = False, deleted: bool = False) -> SinkRow:
+    return SinkRow("6", key, changed, deleted, digest)
 
 
 def test_each_finding_is_named() -> None:
     rows = [source(key) for key in ("equal", "missing", "buried", "other", "newer", "aside")]
     documents = [
-        sink("equal"), sink("buried", deleted=True), sink("other", digest=2), sink("newer", digest=2, version=101),
-        sink("extra"), sink("gone", deleted=True), sink("created later", version=102),
+        sink("equal"), sink("buried", deleted=True), sink("other", digest=2), sink("newer", digest=2, changed=True),
+        sink("extra"), sink("gone", deleted=True), sink("created later", changed=True),
     ]  # fmt: skip
-    differences, changed = compare(rows, documents, BOUND, {("6", "aside")})
+    differences, changed = compare(rows, documents, {("6", "aside")})
     assert differences == [
         Difference("different", "6", "other"),
         Difference("lost", "6", "buried"),
@@ -34,7 +32,7 @@ def test_each_finding_is_named() -> None:
 
 
 def test_another_merchants_row_of_the_same_key_is_another_row() -> None:
-    differences, _ = compare([source("1")], [SinkRow("7", "1", 50, False, 1)], BOUND, ())
+    differences, _ = compare([source("1")], [SinkRow("7", "1", False, False, 1)], ())
     assert {(d.finding, d.merchant) for d in differences} == {("lost", "6"), ("phantom", "7")}
 
 
