@@ -61,7 +61,9 @@ class Session:
                 await self._serve()
         except ConnectionCut:
             self._writer.transport.abort()
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except SqlError as failure:  # PostgreSQL takes no more sessions, say
+            self._refuse(failure)
+        except (asyncio.IncompleteReadError, OSError):  # gone, or it does not trust our certificate
             return
         finally:
             if hasattr(self, "_backend"):
