@@ -186,10 +186,10 @@ def _keys(operation: Operation) -> set[tuple[str, Key]]:
 
 # Mutant: `Stock.retire` does not follow a refund to its payment.
 @given(seeds)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_probed_row_is_final_and_carries_its_request(seed: int) -> None:
     databases = _databases()
-    transactions = _short(seed, count=300)
+    transactions = _short(seed, count=300, mix=Mix(delete=40))
     probes = [(t.source, t.probe) for t in transactions if t.probe]
     for transaction in transactions:
         databases[transaction.source].perform(transaction)
