@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import Empty
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from kombu import transport
 from kombu.transport import redis as stock
@@ -32,15 +32,8 @@ _LONGEST_WAIT = 1.0
 _PLAIN_EVERY, _GLANCE = 0.25, 0.001
 
 
-class TurnTag(str):
+class TurnTag(NamedTuple):
     """The delivery tag of a turn, told from kombu's own by its type."""
-
-    __slots__ = ("queue", "token")
-
-    def __new__(cls, queue: str, token: int) -> TurnTag:
-        tag = super().__new__(cls, f"{queue}-{token}")
-        tag.queue, tag.token = queue, token
-        return tag
 
     queue: str
     token: int
@@ -49,14 +42,14 @@ class TurnTag(str):
 class LaneQoS(stock.QoS):  # type: ignore[misc]  # kombu has no types
     """Turns count against the prefetch limit; nothing of them is written to kombu's own acknowledgement keys."""
 
-    def append(self, message: Any, delivery_tag: str) -> None:
+    def append(self, message: Any, delivery_tag: TurnTag | str) -> None:
         """A message was delivered."""
         if isinstance(delivery_tag, TurnTag):
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
-    def ack(self, delivery_tag: str) -> None:
+    def ack(self, delivery_tag: TurnTag | str) -> None:
         """A message is done with; the outcomes of a turn wait among the held turns."""
         if isinstance(delivery_tag, TurnTag):
             virtual.QoS.ack(self, delivery_tag)
@@ -64,7 +57,7 @@ class LaneQoS(stock.QoS):  # type: ignore[misc]  # kombu has no types
         elif self._connected():
             super().ack(delivery_tag)
 
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+    def reject(self, delivery_tag: TurnTag | str, requeue: bool = False) -> None:
         """A message was not taken: a turn goes back whole."""
         if isinstance(delivery_tag, TurnTag):
             virtual.QoS.ack(self, delivery_tag)
@@ -298,3 +291,5 @@ def install(consumers: Mapping[str, HeldTurns]) -> None:
     LaneChannel.consumers = dict(consumers)
     name = f"{__name__}:{LaneTransport.__name__}"
     transport.TRANSPORT_ALIASES.update(redis=name, rediss=name)
+    for scheme in ("redis", "rediss"):
+        transport._transport_cache.pop(scheme, None)

@@ -227,7 +227,7 @@ def test_acknowledgements_come_in_portions(lab: Labs) -> None:
 
 
 def test_a_full_store_appends_nothing(request: pytest.FixtureRequest) -> None:
-    # Redis itself is filled up in tests/integration/test_lanes_memory.py.
+    # Redis itself is filled up in tests/integration/test_lanes_redis.py.
     store = MemoryLab().store
     epoch = store.epoch()
     store.full = True

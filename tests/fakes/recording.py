@@ -1,7 +1,7 @@
 """A consumer for tests of real workers: its sink is a list in Redis, its faults are switches there.
 
 ``RECORD_URL`` and ``RECORD_PREFIX`` say where. Under the prefix: ``log`` ("token merchant offset ..." per lane and
-turn), ``begun`` (turns begun), and the switches ``down``, ``delay`` (seconds), ``poison`` and ``killers`` (merchants).
+turn), ``turns`` ("token merchant ..." per turn begun), and the switches ``down``, ``delay`` (seconds), ``poison`` and ``killers`` (merchants).
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import os
 import signal
 import time
 from functools import cache
+from typing import Any
 
 import redis
+from celery import shared_task
 
 from pipeline.consumer import Lane, SinkUnavailableError, Turn
 
@@ -26,7 +28,7 @@ def key(name: str) -> str:
 
 
 def record(turn: Turn) -> None:
-    sink().incr(key("begun"))
+    sink().rpush(key("turns"), f"{turn.token} {' '.join(lane.merchant for lane in turn)}")
     time.sleep(float(_get("delay") or 0))
     if _get("down"):
         raise SinkUnavailableError("the recording sink is down")
@@ -49,3 +51,15 @@ def _get(name: str) -> bytes | None:
     value = sink().get(key(name))
     assert value is None or isinstance(value, bytes)
     return value
+
+
+@shared_task(name="plain")  # type: ignore[untyped-decorator]  # Celery has no types
+def plain(word: str) -> None:
+    """An ordinary task, for a queue that is no lane."""
+    sink().rpush(key("plain"), word)
+
+
+@shared_task(name="retrying", bind=True, max_retries=1)  # type: ignore[untyped-decorator]  # Celery has no types
+def retrying(self: Any) -> None:
+    """An ordinary task that retries itself."""
+    raise self.retry()

@@ -1,0 +1,129 @@
+"""Redis restarts empty under a worker, and Redis is full."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import redis
+
+from devstack.process import wait_until
+from pipeline.consumer import Outcome
+from pipeline.errors import StoreFullError
+from pipeline.lanes.claim import Finished
+from pipeline.lanes.store import RedisLaneStore
+from pipeline.ports import Append
+from tests.fakes.workers import Workshop, wait
+
+pytestmark = pytest.mark.integration
+
+
+@dataclass(slots=True)
+class Server:
+    """A Redis of this test's own, that comes back empty."""
+
+    directory: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir"]
+        self.process = subprocess.Popen([*command, str(self.directory)], stdout=subprocess.DEVNULL)
+        assert wait_until(self._answers, 10), "redis-server does not answer"
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+
+@pytest.fixture
+def server(tmp_path: Path, redis_url: str) -> Iterator[Server]:
+    assert redis_url
+    if shutil.which("redis-server") is None:
+        pytest.skip("no redis-server on this machine")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = Server(tmp_path, port)
+    own.start()
+    yield own
+    own.stop()
+
+
+def test_a_worker_outlives_a_redis_that_comes_back_empty(
+    server: Server, redis_url: str, tmp_path: Path
+) -> None:
+    # Mutant: LaneQoS.restore_unacked is kombu's own: the worker dies of an AttributeError.
+    shop = Workshop(server.url, "restarted", tmp_path, environment={"RECORD_URL": redis_url}, lease="1s")
+    sink = redis.Redis.from_url(redis_url)
+    try:
+        worker = shop.start()
+        sink.set("restarted:sink:delay", 0.3)
+        for _ in range(2):
+            before = sink.llen("restarted:sink:turns")
+            shop.feed([str(n) for n in range(30)])
+            wait(lambda before=before: sink.llen("restarted:sink:turns") > before, "turns run")  # type: ignore[misc]
+            server.stop()
+            server.start()
+            shop.refeed()
+            wait(shop.empty, "what was lost is taken again")
+        assert worker.alive()
+        wait(lambda: worker.pid in shop.beating(), "it beats again")
+    finally:
+        shop.close()
+        for key in sink.scan_iter("restarted:*"):
+            sink.delete(key)
+
+
+def test_a_full_redis_refuses_events_and_lets_lanes_drain(server: Server) -> None:
+    # Mutant: ADD with allow-oom (Redis grows past its limit), STEP without (nothing drains).
+    store = RedisLaneStore(server.client, "full:x")
+    epoch = store.epoch()
+    store.add(epoch, {0: 1}, [_append("a", 1, None), _append("b", 2, None)])
+    server.client.config_set("maxmemory", "1mb")
+    with pytest.raises(StoreFullError):
+        store.add(epoch, {0: 1}, [_append("a", 3, 1), _append("c", 4, None)])
+    assert store.lengths("abc") == {"a": 1, "b": 1, "c": 0}
+    claim = store.step().claim
+    assert claim is not None
+    store.renew([claim.token])
+    store.step([Finished(claim, [Outcome(lane.merchant, 1, "done") for lane in claim.lanes])])
+    assert store.acknowledged(epoch, 0) == [("a", 1)]
+    store.reset(epoch, 1, 0, "b", 2)
+    assert store.lengths("ab") == {"a": 0, "b": 0}
+    server.client.config_set("maxmemory", "0")
+    assert not store.add(epoch, {0: 1}, [_append("a", 3, 1)])[0].damaged
+
+
+def _append(merchant: str, offset: int, previous: int | None) -> Append:
+    return Append(merchant, 0, previous, [offset], [b"x" * 1000])
+
+
+def test_a_large_poll_is_added_in_several_calls(server: Server) -> None:
+    store = RedisLaneStore(server.client, "large:x")
+    megabyte = b"x" * 1_000_000
+    appends = [Append(str(n), 0, None, [10 * n, 10 * n + 1], [megabyte] * 2) for n in range(20)]
+    answers = store.add(store.epoch(), {0: 1}, appends)
+    assert [answer.enqueued for answer in answers] == [10 * n + 1 for n in range(20)]
+    calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert 5 <= calls <= 8

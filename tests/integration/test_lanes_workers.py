@@ -1,0 +1,181 @@
+"""Real workers on real lanes: what dies, stops or fails, each merchant's events arrive all and in order."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.lanes.store import namespace_of
+from tests.fakes.workers import CONSUMER, Workshop, wait
+
+pytestmark = pytest.mark.integration
+MERCHANTS = [str(n) for n in range(12)]
+Workshops = Callable[..., Workshop]
+
+
+@pytest.fixture
+def workshop(redis_url: str, redis_namespace: str, tmp_path: Path) -> Iterator[Workshops]:
+    """Makes a workshop: `workshop(group=…, lease=…)`."""
+    made: list[Workshop] = []
+
+    def make(**options: Any) -> Workshop:
+        made.append(Workshop(redis_url, redis_namespace.rstrip(":"), tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for shop in made:
+        shop.close()
+
+
+def test_killed_workers_lose_nothing_and_keep_the_order(workshop: Workshops) -> None:
+    # Mutant: no lease (a dead worker's lanes stay claimed); no token check (a late outcome trims too much).
+    shop = workshop(lease="1s")
+    shop.set("delay", 0.05)
+    victims = [shop.start(), shop.start()]
+    dice = random.Random(7)
+    for _ in range(4):
+        shop.feed(MERCHANTS, each=10)
+        begun = len(shop.turns())
+        wait(lambda begun=begun: len(shop.turns()) > begun + 1, "turns are begun")  # type: ignore[misc]
+        victim = victims.pop(dice.randrange(2))
+        victim.kill()
+        victims.append(shop.start())
+    shop.drained()
+    shop.in_order()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "solo"])
+def test_other_pools_keep_the_order_too(workshop: Workshops, pool: str) -> None:
+    shop = workshop(lease="1s")
+    shop.set("delay", 0.05)
+    shop.feed(MERCHANTS, each=10)
+    first = shop.start(pool=pool)
+    wait(lambda: len(shop.turns()) > 1, "a turn is begun")
+    first.kill()
+    shop.start(pool=pool)
+    shop.feed(MERCHANTS, each=10)
+    shop.drained()
+    shop.in_order()
+
+
+def test_a_killed_pool_process_counts_against_its_turn_only(workshop: Workshops) -> None:
+    shop = workshop(lease="60s")
+    worker = shop.start(pool="prefork")
+    shop.mark("killers", "7")
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: shop.complete("7"), "all others are accepted")
+    wait(lambda: _failing(shop) == ["7"], "only the killer is failing")
+    assert worker.alive()
+    shop.unmark("killers")
+    shop.drained()
+    shop.in_order()
+
+
+def test_a_stopped_worker_is_refused_when_it_wakes(workshop: Workshops) -> None:
+    # Mutant: no token check.
+    shop = workshop(lease="1s", group=20)
+    shop.set("delay", 0.3)
+    zombie = shop.start(concurrency=1)
+    shop.feed(MERCHANTS, each=2)
+    wait(lambda: len(shop.turns()) == 1, "a turn is begun")
+    zombie.signal(signal.SIGSTOP)
+    shop.set("delay", 0)
+    shop.start()
+    shop.feed(MERCHANTS, each=2)
+    shop.drained()
+    zombie.signal(signal.SIGCONT)
+    wait(lambda: shop.tally("refused") > 0, "its outcomes are refused")
+    shop.feed(MERCHANTS)
+    shop.drained()
+    shop.in_order()
+
+
+def test_sigterm_finishes_what_runs_and_gives_back_what_waits(workshop: Workshops) -> None:
+    # Mutant: unstarted turns not released (they would come back a minute later, counted as failures).
+    shop = workshop(lease="60s", group=1)
+    shop.set("delay", 2)
+    worker = shop.start("-Q", CONSUMER, "--prefetch-multiplier", "3", concurrency=1)
+    shop.feed(MERCHANTS[:3])
+    wait(lambda: shop.store.overview().claimed == 3, "one turn runs, two wait")
+    os.kill(worker.pid, signal.SIGTERM)
+    wait(lambda: shop.store.overview().claimed == 1, "the two are back", seconds=1.5)
+    assert worker.process.wait(10) == 0
+    overview = shop.store.overview()
+    assert (overview.claimed, overview.ready, overview.failing_count) == (0, 2, 0)
+    assert len(shop.turns()) == 1
+    assert sum(map(len, shop.delivered().values())) == 1
+    shop.set("delay", 0)
+    shop.start()
+    shop.drained()
+
+
+def test_an_idle_worker_ends_at_once(workshop: Workshops) -> None:
+    shop = workshop()
+    worker = shop.start()
+    shop.feed(MERCHANTS)
+    shop.drained()
+    assert worker.terminate() == 0
+
+
+def test_a_poisoned_lane_waits_alone(workshop: Workshops) -> None:
+    # Mutant: claim joins failing lanes.
+    shop = workshop(group=20)
+    shop.mark("poison", "7")
+    shop.start()
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: shop.complete("7"), "all others are accepted")
+    wait(lambda: sum("7" in merchants for _, merchants in shop.turns()) > 2, "it is tried again")
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: shop.complete("7"), "the others flow on")
+    tried = [merchants for _, merchants in shop.turns() if "7" in merchants]
+    assert tried[1:] == [["7"]] * (len(tried) - 1)
+    (failing,) = shop.store.overview().failing
+    assert (failing.merchant, failing.reason, failing.oldest) == ("7", "poison", shop.fed["7"][0])
+    shop.unmark("poison")
+    shop.drained()
+    shop.in_order()
+    assert shop.store.overview().failing_count == 0
+
+
+def test_a_sink_that_is_down_blames_nobody(workshop: Workshops) -> None:
+    shop = workshop(group=2)
+    shop.set("down", 1)
+    shop.start(concurrency=4)
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: shop.store.overview().sink_failures > 1, "the sink is tried again")
+    overview = shop.store.overview()
+    assert overview.failing_count == 0
+    assert len(shop.turns()) <= 4 + overview.sink_failures + 1
+    shop.set("down", "")
+    shop.drained()
+    shop.in_order()
+    assert shop.store.overview().sink_failures == 0
+
+
+def test_a_worker_killed_after_its_sink_wrote_repeats_and_loses_nothing(workshop: Workshops) -> None:
+    shop = workshop(lease="1s")
+    dying = shop.start(concurrency=1, PIPELINE_FAILPOINTS="turn.handled:2")
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: not dying.alive(), "it died at the failpoint")
+    shop.start()
+    shop.drained()
+    shop.in_order()
+    taken = [offset for lane in shop.delivered().values() for _, offset in lane]
+    assert len(taken) > len(set(taken))
+
+
+def _failing(shop: Workshop) -> list[str]:
+    return [lane.merchant for lane in shop.store.overview().failing]
+
+
+def test_the_keys_of_a_consumer_begin_with_its_name(workshop: Workshops) -> None:
+    shop = workshop()
+    shop.feed(["6"])
+    namespace = namespace_of(shop.deployment, CONSUMER)
+    assert shop.client.llen(f"{namespace}.m.6") == 1

@@ -1,0 +1,153 @@
+"""The transport beside lanes: other queues, what lanes refuse, what Flower sees."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from kombu import transport as kombu_transport
+
+from devstack.process import wait_until
+from pipeline.errors import PermanentError
+from pipeline.lanes import transport
+from pipeline.lanes.held import HeldTurns
+from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
+from tests.fakes.workers import CONSUMER, Workshop, wait
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def shop(redis_url: str, redis_namespace: str, tmp_path: Path) -> Iterator[Workshop]:
+    workshop = Workshop(redis_url, redis_namespace.rstrip(":"), tmp_path)
+    yield workshop
+    workshop.close()
+
+
+@pytest.fixture
+def publisher(shop: Workshop) -> Iterator[Celery]:
+    """An app that only sends tasks, on kombu's own transport."""
+    app = Celery("publisher", broker=shop.redis_url, set_as_current=False)
+    app.conf.broker_transport_options = {"global_keyprefix": f"{shop.deployment}:", "priority_steps": [0]}
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def laned(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
+    """An app whose transport knows the lanes of `record`, as every process with tasks.app has it."""
+    monkeypatch.setattr(kombu_transport, "TRANSPORT_ALIASES", dict(kombu_transport.TRANSPORT_ALIASES))
+    monkeypatch.setattr(transport.LaneChannel, "consumers", {})
+    monkeypatch.setattr(kombu_transport, "_transport_cache", {})
+    store = RedisLaneStore(connect(shop.redis_url), namespace_of(shop.deployment, CONSUMER))
+    transport.install({CONSUMER: HeldTurns(store, lambda: 0.5)})
+    app = Celery("laned", broker=shop.redis_url, set_as_current=False)
+    app.conf.broker_transport_options = {"global_keyprefix": f"{shop.deployment}:", "priority_steps": [0]}
+    yield app
+    app.close()
+
+
+@pytest.mark.parametrize("queue", [CONSUMER, f"{CONSUMER}.m.6"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"countdown": 1}, {"eta": datetime.now(UTC) + timedelta(minutes=1)}, {"priority": 5}],
+    ids=["plain", "countdown", "eta", "priority"],
+)
+def test_a_lane_takes_no_tasks(laned: Celery, shop: Workshop, queue: str, options: dict[str, Any]) -> None:
+    with pytest.raises(PermanentError, match="takes events from the bridge only"):
+        laned.send_task("plain", args=("word",), queue=queue, **options)
+    assert shop.store.lengths(["6"]) == {"6": 0}
+    assert shop.client.llen(f"{shop.deployment}:{CONSUMER}") == 0
+
+
+def test_retry_is_refused_in_a_lane_and_works_elsewhere(laned: Celery) -> None:
+    laned.send_task("plain", args=("word",), queue="other", retries=1)
+    with pytest.raises(PermanentError, match=r"Task\.retry"):
+        laned.send_task("plain", args=("word",), queue=f"{CONSUMER}.m.6", retries=1)
+
+
+def test_one_worker_serves_lanes_and_plain_queues(shop: Workshop, publisher: Celery) -> None:
+    # Mutant: plain queues polled only when no lane is ready.
+    shop.set("delay", 0.01)
+    shop.start("-Q", f"{CONSUMER},other")
+    shop.feed(["1", "2", "3"], each=60)
+    for n in range(5):
+        publisher.send_task("plain", args=(f"word{n}",), queue="other")
+    wait(lambda: len(_words(shop)) == 5, "the plain tasks are done")
+    assert sorted(_words(shop)) == [b"word%d" % n for n in range(5)]
+    shop.drained()
+    shop.in_order()
+
+
+def _words(shop: Workshop) -> list[bytes]:
+    words: list[bytes] = shop.client.lrange(f"{shop.deployment}:sink:plain", 0, -1)  # type: ignore[assignment]
+    return words
+
+
+def test_flower_sees_turns_as_tasks_without_their_contents(shop: Workshop, publisher: Celery) -> None:
+    seen: list[dict[str, Any]] = []
+    shop.start("-Q", CONSUMER, "-E")
+    with _listening(publisher, seen.append):
+        shop.feed(["6", "17"], each=2)
+        shop.drained()
+        wait(lambda: any(event["type"] == "task-succeeded" for event in seen), "the turn is told")
+    received = [event for event in seen if event["type"] == "task-received"]
+    assert {event["name"] for event in received} == {CONSUMER}
+    assert all(re.fullmatch(r"\d lanes?, \d events?: [\d, ]+", event["args"]) for event in received)
+    assert {"6", "17"} <= set(re.findall(r"\d+", " ".join(event["args"] for event in received)))
+    assert any(event["type"] == "task-started" for event in seen)
+    assert "amount" not in str(seen)
+    results = {event["result"] for event in seen if event["type"] == "task-succeeded"}
+    assert all(result.endswith("done") for result in results)
+
+
+class _listening:
+    """Celery's events, while in the block."""
+
+    def __init__(self, app: Celery, hear: Callable[[dict[str, Any]], None]) -> None:
+        self._app = app
+        self._hear = hear
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        with self._app.connection_for_read() as connection:
+            receiver = self._app.events.Receiver(connection, handlers={"*": self._hear})
+            with receiver.consumer_context() as (own, *_):
+                self._ready.set()
+                while not self._stop.is_set():
+                    _drain(own)
+
+
+def _drain(connection: Any) -> None:
+    try:
+        connection.drain_events(timeout=0.2)
+    except TimeoutError:
+        return
+
+
+def test_inspection_answers_while_lanes_are_served(shop: Workshop, publisher: Celery) -> None:
+    shop.start()
+    answer: dict[str, Any] = {}
+
+    def ask() -> bool:
+        answer.update(publisher.control.inspect(timeout=1).active_queues() or {})
+        return bool(answer)
+
+    assert wait_until(ask, 20)
+    assert [[queue["name"] for queue in queues] for queues in answer.values()] == [[CONSUMER]]
