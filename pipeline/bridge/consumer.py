@@ -39,6 +39,7 @@ MEMBERSHIP: Mapping[str, Any] = {
     "reconnect_backoff_max_ms": 1000,
 }
 _ANSWER_MS = 5000
+_GLANCES, _GLANCE_MS = 5, 200
 
 _FENCED = (
     kafka_errors.CommitFailedError,
@@ -110,6 +111,21 @@ class GroupView:
         with _translated():
             self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
             self._consumer.commit(_for_kafka(self._topic, positions), timeout_ms=_ANSWER_MS)
+
+    def published_at(self, positions: Mapping[int, int]) -> dict[int, float]:
+        """When the record at each of these offsets was published, in seconds since 1970; only of those it can read."""
+        places = {TopicPartition(self._topic, partition): offset for partition, offset in positions.items()}
+        found: dict[int, float] = {}
+        with _translated():
+            self._consumer.assign(list(places))
+            for place, offset in places.items():
+                self._consumer.seek(place, offset)
+            for _ in range(_GLANCES):
+                for place, records in self._consumer.poll(timeout_ms=_GLANCE_MS).items():
+                    found.setdefault(place.partition, records[0].timestamp / 1000)
+                if len(found) == len(places):
+                    break
+        return found
 
     def close(self) -> None:
         """Close the connection."""

@@ -30,6 +30,17 @@ def accepted(settings: Settings, consumer: str, ends: Mapping[int, int]) -> bool
     return all(committed.get(partition, 0) >= end for partition, end in ends.items())
 
 
+def oldest_seconds(settings: Settings, consumer: str, now: float) -> float:
+    """Age of the oldest record that the sink of `consumer` has not accepted, by when it was published; 0 without one."""
+    with closing(_view(settings, consumer)) as view:
+        committed, ends = view.committed(), view.ends()
+        behind = {
+            partition: offset for partition, offset in committed.items() if offset < ends.get(partition, 0)
+        }
+        times = view.published_at(behind) if behind else {}
+    return max((now - published for published in times.values()), default=0.0)
+
+
 def _view(settings: Settings, consumer: str) -> GroupView:
     settings.consumer(consumer)
     return GroupView(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,18 +13,20 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One living row of the snapshot."""
+    """One living row of the snapshot. ``without`` gives its digest as if it did not have those columns."""
 
     merchant: str
     key: str
     digest: int
+    without: Callable[[frozenset[str]], int]
 
 
 @dataclass(frozen=True, slots=True)
 class SinkRow:
     """One row or tombstone of a sink; ``digest`` is computed from the columns the sink stores.
 
-    ``changed``: its version is above every version that its source's snapshot can hold.
+    ``changed``: its version is above every version that its source's snapshot can hold. ``flags``: columns that do not
+    hold the source's value because the sink cannot, and says so; they are not in the digest.
     """
 
     merchant: str
@@ -32,6 +34,7 @@ class SinkRow:
     changed: bool
     deleted: bool
     digest: int
+    flags: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def compare(
     `rejected` holds (merchant, key) of events that were set aside: such a key is named as rejected instead of lost,
     different or phantom.
     """
-    living = {(row.merchant, row.key): row.digest for row in rows}
+    living = {(row.merchant, row.key): row for row in rows}
     changed = 0
     differences = []
     for row in sink:
@@ -104,12 +107,13 @@ def compare(
     return sorted(differences, key=lambda d: (d.finding, d.merchant, d.key)), changed
 
 
-def _finding(expected: int | None, row: SinkRow) -> Finding | None:
+def _finding(expected: SourceRow | None, row: SinkRow) -> Finding | None:
     if expected is None:
         return None if row.deleted else "phantom"
     if row.deleted:
         return "lost"
-    return None if row.digest == expected else "different"
+    digest = expected.without(row.flags) if row.flags else expected.digest
+    return None if row.digest == digest else "different"
 
 
 def _named(finding: Finding, merchant: str, key: str, rejected: Collection[tuple[str, str]]) -> Difference:

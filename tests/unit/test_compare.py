@@ -7,7 +7,7 @@ from pipeline.verify.compare import Difference, SinkRow, SourceRow, compare, sum
 
 
 def source(key: str, digest: int = 1) -> SourceRow:
-    return SourceRow("6", key, digest)
+    return SourceRow("6", key, digest, lambda flags: digest - len(flags))
 
 
 def sink(key: str, digest: int = 1, changed: bool = False, deleted: bool = False) -> SinkRow:
@@ -29,6 +29,11 @@ def test_each_finding_is_named() -> None:
         Difference("rejected", "6", "aside"),
     ]
     assert changed == 2
+
+
+def test_a_column_that_the_sink_cannot_hold_and_says_so_is_not_compared() -> None:
+    differences, _ = compare([source("1", 5)], [SinkRow("6", "1", False, False, 4, frozenset({"wide"}))], ())
+    assert differences == []
 
 
 def test_another_merchants_row_of_the_same_key_is_another_row() -> None:

@@ -1,0 +1,119 @@
+"""``pipeline check``: is everything as it must be, before anything is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from importlib import import_module
+
+import click
+import redis
+from rich.console import Console
+
+from pipeline import settings as configuration
+from pipeline.capture import catalog
+from pipeline.capture.session import session
+from pipeline.capture.topics import check_topic
+from pipeline.cli.migrate import configured_tables
+from pipeline.control.database import ControlDatabase, require_migrated
+from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.lanes.store import connect as connect_redis
+from pipeline.search.client import connect as connect_search
+from pipeline.search.mapping import check_indices
+from pipeline.settings import Settings
+from pipeline.warehouse.storage import Bucket
+from pipeline.warehouse.tables import check_tables
+
+Probe = tuple[str, Callable[[], Sequence[str]]]
+"""What is checked, and a call that returns what is wrong with it, one sentence each, or raises a PipelineError."""
+
+
+@click.command()
+def check() -> None:
+    """Check pipeline.toml and the environment, then every connection and what the services hold.
+
+    Reports everything at once; exits with 1 when anything is wrong. Secrets are never shown.
+    """
+    settings = configuration.load()
+    console = Console(highlight=False)
+    console.print(f"[green]✓[/] {settings.path.name} and environment")
+    wrong = 0
+    for name, ask in _probes(settings):
+        problems = _problems(ask)
+        wrong += len(problems)
+        console.print(f"[{'red' if problems else 'green'}]{'✗' if problems else '✓'}[/] {name}")
+        for problem in problems:
+            console.print(f"    {problem}", markup=False)
+    sys.exit(1 if wrong else 0)
+
+
+def _problems(ask: Callable[[], Sequence[str]]) -> Sequence[str]:
+    try:
+        return ask()
+    except ConfigurationError as error:
+        return error.problems
+    except PipelineError as error:
+        return [str(error)]
+
+
+def _probes(settings: Settings) -> Iterator[Probe]:
+    environment = settings.environment
+    yield "control database", lambda: _control(settings)
+    for name in settings.configuration.sources:
+        yield f"source {name}", partial(_source, settings, name)
+    kafka, deployment = environment.kafka_bootstrap_servers, settings.configuration.deployment
+    yield f"Kafka, topic {settings.datastream.topic}", lambda: check_topic(kafka, deployment)
+    yield "Redis", lambda: _redis(environment.redis_url.get_secret_value())
+    yield "Elasticsearch", lambda: _search(settings)
+    yield f"S3, bucket {environment.s3_bucket}", lambda: _bucket(environment.s3_bucket)
+    yield "Redshift", lambda: check_tables(settings, configured_tables(settings))
+    for name in settings.configuration.consumers:
+        yield f"consumer {name}", partial(_handler, settings, name)
+
+
+def _control(settings: Settings) -> list[str]:
+    require_migrated(ControlDatabase(settings.environment.control_database_url.get_secret_value()))
+    return []
+
+
+def _source(settings: Settings, name: str) -> list[str]:
+    with session(settings.source_url(name)) as connection:
+        catalog.read(connection, name, settings.source(name))
+    return []
+
+
+def _redis(url: str) -> list[str]:
+    try:
+        with connect_redis(url) as client:
+            policy = client.info("memory").get("maxmemory_policy")
+    except redis.RedisError as error:
+        return [f"Redis does not answer: {type(error).__name__}; see REDIS_URL"]
+    wanted = "noeviction"
+    return (
+        []
+        if policy == wanted
+        else [f"maxmemory-policy is {policy}, must be {wanted}: evicted keys are lost lanes"]
+    )
+
+
+def _search(settings: Settings) -> list[str]:
+    with connect_search(settings.environment.elasticsearch_url.get_secret_value()) as client:
+        return check_indices(client, settings, configured_tables(settings))
+
+
+def _bucket(name: str) -> list[str]:
+    Bucket(name).check()
+    return []
+
+
+def _handler(settings: Settings, name: str) -> list[str]:
+    module, _, function = settings.consumer(name).handler.partition(":")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(import_module(module), function, None)
+    except ImportError as error:
+        return [f"consumers.{name}.handler: {module} cannot be imported: {error}"]
+    finally:
+        sys.path.remove("")
+    return [] if callable(found) else [f"consumers.{name}.handler: {module} has no function {function}"]
