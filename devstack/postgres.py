@@ -95,7 +95,7 @@ class Postgres(Service):
         )  # renamed when complete: a killed initdb leaves nothing that looks like a cluster
         shutil.rmtree(fresh, ignore_errors=True)
         flags = ["--encoding=UTF8", "--locale=C.UTF-8", "--data-checksums", "--auth=reject"]
-        command = [*_as_owner(), str(BIN / "initdb"), "-D", str(fresh), f"--username={SUPERUSER}", *flags]
+        command = [*as_owner(), str(BIN / "initdb"), "-D", str(fresh), f"--username={SUPERUSER}", *flags]
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, cwd=self.cwd, env=self.environment()
         )
@@ -117,16 +117,18 @@ class Postgres(Service):
             shutil.chown(self.cluster / name, _owner())
 
     def _clear_away(self) -> None:
-        """Backends of a killed server end before the next one starts.
+        """Backends of a killed server end before the next one starts, and its lock files go.
 
-        PostgreSQL looks after a stale postmaster.pid itself, save when its number now belongs to another process of
-        the same user. With no process left in the data directory that file is certainly stale.
+        PostgreSQL clears them itself, save when their number belongs to another process now, or to the killed one that
+        nobody has reaped. With no process left in the data directory they are certainly stale.
         """
         if self.running():
             return
         process.stop(self.remnants(), signal.SIGQUIT, grace=5)
-        if not self.remnants():
-            (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        locks = [self.cluster / "postmaster.pid", *self.socket.glob(".s.PGSQL.*.lock")]
+        for lock in locks:
+            if not self.remnants() and _names_a_process(lock):
+                lock.unlink()
 
     def remnants(self) -> list[int]:
         """Everything that works in the data directory."""
@@ -134,7 +136,7 @@ class Postgres(Service):
 
     def command(self) -> list[str]:
         """The server, as user postgres when we are root."""
-        return [*_as_owner(), str(BIN / "postgres"), "-D", str(self.cluster)]
+        return [*as_owner(), str(BIN / "postgres"), "-D", str(self.cluster)]
 
     def environment(self) -> dict[str, str]:
         """Nothing of the caller's PG* variables."""
@@ -176,11 +178,18 @@ class Postgres(Service):
             _make_database(session, "control", "pipeline")
 
 
+def _names_a_process(lock: Path) -> bool:
+    """True when the number in a lock file is some process's, so that PostgreSQL would give way to it."""
+    number = lock.read_text().partition("\n")[0].strip() if lock.exists() else ""
+    return bool(number) and (process.PROC / number.lstrip("-")).exists()
+
+
 def _owner() -> str:
     return "postgres" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name
 
 
-def _as_owner() -> list[str]:
+def as_owner() -> list[str]:
+    """What to put before a command that PostgreSQL's user has to run."""
     if os.geteuid() != 0:
         return []
     return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--inh-caps=-all", "--"]

@@ -1,5 +1,6 @@
 """Long-running processes, recognised by their command line in /proc: no pid file, so none that is stale or recycled."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -121,6 +122,8 @@ def spawn(command: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) 
 def stop(targets: Iterable[int], sig: signal.Signals, grace: float) -> bool:
     """Signal processes and wait; SIGKILL what is left after `grace` seconds. True when that was needed."""
     left = [pid for pid in targets if _send(pid, sig)]
+    for pid in left:
+        _send(pid, signal.SIGCONT)  # a stopped process could not end
     forced = not wait_until(lambda: not any(map(alive, left)), grace)
     if forced:
         left = [pid for pid in left if alive(pid)]
@@ -128,6 +131,13 @@ def stop(targets: Iterable[int], sig: signal.Signals, grace: float) -> bool:
             _send(pid, signal.SIGKILL)
         wait_until(lambda: not any(map(alive, left)), grace)
     return forced
+
+
+@atexit.register
+def _let_go() -> None:
+    """Detached processes go on when we end: nothing to warn of."""
+    for child in _spawned:
+        child.returncode = child.poll() or 0
 
 
 def _send(pid: int, sig: signal.Signals) -> bool:

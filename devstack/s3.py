@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from moto.server import main as moto_server
 
 from devstack import process
+from devstack.home import here
 from devstack.service import NotReady, Say, Service
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class S3(Service):
     @property
     def cwd(self) -> Path:
         """Where `devstack` can be imported from."""
-        return self.site.home.repo
+        return here().repo
 
     @property
     def url(self) -> str:

@@ -82,7 +82,12 @@ def up(home: Home, report: Report) -> list[Failure]:
     with locked(home):
         wanted = services(home)
         dotenv.write(home.dotenv, variables(wanted[0].site))
-        return _Start(wanted, report).run()
+        return start(wanted, report)
+
+
+def start(wanted: Sequence[Service], report: Report) -> list[Failure]:
+    """Bring these services up; those they need must be among them."""
+    return _Start(wanted, report).run()
 
 
 class _Start:
@@ -173,7 +178,7 @@ def down(home: Home, report: Report) -> bool:
         first = [service for service in wanted if not service.needs]
         for group in (last, first):
             with ThreadPoolExecutor() as pool:
-                list(pool.map(lambda service: _stop(service, report), group))
+                list(pool.map(lambda service: stop(service, report), group))
         return not any(service.running() or service.remnants() for service in wanted)
 
 
@@ -182,7 +187,8 @@ def _is_supervisor(pid: int, repo: Path) -> bool:
     return words[1:4] == ["-m", "devstack", "run"] and process.cwd_of(pid) == str(repo)
 
 
-def _stop(service: Service, report: Report) -> None:
+def stop(service: Service, report: Report) -> None:
+    """Stop one service: politely, then with SIGKILL."""
     pid = service.running()
     if pid is None and not service.remnants():
         report(service.name, "was not running")

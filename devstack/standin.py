@@ -11,7 +11,8 @@ from redshift_connector.core import Connection
 from redshift_connector.error import Error
 
 from devstack import postgres, process
-from devstack.s3 import S3
+from devstack.home import here
+from devstack.s3 import ACCESS_KEY, REGION, S3, SECRET_KEY
 from devstack.service import NotReady, Say, Service, Unavailable
 
 USER, DATABASE = "awsuser", "warehouse"
@@ -39,7 +40,7 @@ class Redshift(Service):
     @property
     def cwd(self) -> Path:
         """Where `devstack` can be imported from."""
-        return self.site.home.repo
+        return here().repo
 
     @property
     def identity(self) -> process.Identity:
@@ -67,12 +68,15 @@ class Redshift(Service):
         return [sys.executable, "-m", "devstack.redshift", "serve", *words]
 
     def environment(self) -> dict[str, str]:
-        """With both passwords."""
+        """With both passwords, and what COPY reads the bucket with."""
         passwords = self.site.passwords
         return {
             **os.environ,
             POSTGRES_PASSWORD: passwords.postgres_devstack,
             PASSWORD: passwords.redshift,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": REGION,
         }
 
     def probe(self) -> str:
@@ -80,6 +84,7 @@ class Redshift(Service):
         self._bundle()
         try:
             with self._connect() as session, session.cursor() as cursor:
+                session.autocommit = True
                 cursor.execute("select 1")
                 cursor.fetchall()
         except (Error, OSError) as error:

@@ -3,6 +3,7 @@
 import base64
 import logging
 import shutil
+import socket
 import subprocess
 import uuid
 from pathlib import Path
@@ -18,6 +19,8 @@ from devstack.service import NotReady, Say, Service, Unavailable
 SOURCE = Path(__file__).parent
 MAIN = "kafka.Kafka"
 JAVA = 17
+# Length 10, key 18, version 0, correlation 0, no client id.
+API_VERSIONS_REQUEST = bytes.fromhex("0000000a 0012 0000 00000000 ffff")
 FLAGS = (
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",
@@ -102,8 +105,19 @@ class Kafka(Service):
         """The broker and controller."""
         return [*self._java(lambda _: None), MAIN, str(self.properties)]
 
+    def _knock(self) -> None:
+        """Ask for the versions it speaks, in bytes: the client leaves sockets open when a broker does not answer."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+                connection.sendall(API_VERSIONS_REQUEST)
+                if not connection.recv(4):
+                    raise NotReady("it hung up")
+        except OSError as error:
+            raise NotReady(str(error)) from error
+
     def probe(self) -> str:
         """Metadata that lists a living broker."""
+        self._knock()
         try:
             client = KafkaAdminClient(
                 bootstrap_servers=f"127.0.0.1:{self.port}", request_timeout_ms=3000, bootstrap_timeout_ms=2000
