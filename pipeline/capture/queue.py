@@ -1,0 +1,315 @@
+"""PgQ as the relay uses it: tick, next batch, events, finish; and what others may ask about the queue.
+
+Events are read by our own SQL over the queue's parent table. PgQ's ``get_batch_events`` looks only into the tables it
+thinks current and so loses the events of a REPEATABLE READ transaction that straddles a rotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from psycopg import sql
+from psycopg.pq import TransactionStatus
+
+from pipeline.capture.session import Connection
+from pipeline.capture.triggers import QueueNames
+from pipeline.errors import PermanentError
+
+QUEUE, CONSUMER = "cdc", "relay"
+_ADVISORY_LOCK = 0x63646300  # "cdc": one queue per database, one relay per queue
+_FETCHED = 100  # rows per fetch: a thousand would be no faster, and of giant rows too many
+
+
+class Event(NamedTuple):
+    """One row of the queue, as the trigger wrote it. ``op`` is c, u, d or u1 (second half of a key's or merchant's change)."""
+
+    ev: int
+    txid: int
+    op: str
+    after: str | None
+    table: str
+    before: str | None
+    merchant: str
+    key: str
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The transactions between two ticks.
+
+    They are those with ``lowest`` ≤ txid < ``bound`` that ``snapshot`` sees, and the ``late`` ones: older, but still
+    running at the tick before. ``running`` are those that run on.
+    """
+
+    id: int
+    tick: int
+    generation: int
+    snapshot: str
+    lowest: int
+    bound: int
+    late: Sequence[int]
+    running: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A bound: whatever a snapshot with xmin above ``txid`` cannot see has an ev_id above ``ev``."""
+
+    ev: int
+    txid: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far the relay is behind: seconds since the last finished tick, 0 when nothing waits; events as an estimate."""
+
+    seconds: float
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something happened to a captured table that only a snapshot can mend."""
+
+    table: str
+    reason: str
+    at: datetime
+
+
+class Queue:
+    """The queue of one source database over one session; every method is its own transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        # A lost tick or finish only repeats a batch; next_batch alone must be durable, and flushes what went before.
+        connection.execute("SET synchronous_commit = off")
+        self._connection = connection
+        names = queue_names(connection)
+        if names is None:
+            raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
+        self._names = names
+        events = sql.Identifier(*names.events.split("."))
+        self._last_value = sql.SQL("SELECT last_value FROM {}").format(
+            sql.Identifier(*names.sequence.split("."))
+        )
+        self._unticked = _UNTICKED.format(events=events)
+        self._events = _EVENTS.format(events=events)
+
+    @property
+    def connection(self) -> Connection:
+        """The session, for what happens between batches."""
+        return self._connection
+
+    def acquire(self) -> bool:
+        """As the function `acquire`."""
+        return acquire(self._connection)
+
+    def last_value(self) -> int:
+        """The event sequence: moves with every event, also with those of transactions that are rolled back."""
+        row = self._connection.execute(self._last_value).fetchone()
+        assert row is not None  # a sequence is a relation of one row
+        return int(row[0])
+
+    def unticked(self, last: Batch) -> bool:
+        """True when a committed event lies outside the tick that ended `last`: it took its ev_id before that tick."""
+        row = self._connection.execute(
+            self._unticked, {"bound": last.bound, "running": list(last.running)}
+        ).fetchone()
+        return row is not None and bool(row[0])
+
+    def tick(self) -> int:
+        """Tick now; the id of the tick."""
+        row = self._connection.execute("SELECT pgq.ticker(%s)", (QUEUE,)).fetchone()
+        if row is None or row[0] is None:
+            raise PermanentError(f"queue {QUEUE} did not tick", hint="run: pipeline capture install SOURCE")
+        return int(row[0])
+
+    def next_batch(self) -> Batch | None:
+        """The unfinished batch, or the next one; None when there is no further tick.
+
+        Committed with synchronous_commit = on before it returns. That flush covers every commit the batch can see, so
+        nothing is ever published that a crash of the database could take back.
+        """
+        row = self._connection.execute(_NEXT_BATCH, (QUEUE, CONSUMER)).fetchone()
+        if row is None:
+            raise PermanentError(
+                "the source has lost its identity", hint="run: pipeline capture install SOURCE"
+            )
+        return None if row[0] is None else Batch(*row)
+
+    def events(self, batch: Batch) -> Iterator[Event]:
+        """The batch's events in order of ev_id, as a stream: memory does not grow with the batch."""
+        parameters = {
+            "lowest": batch.lowest,
+            "bound": batch.bound,
+            "snapshot": batch.snapshot,
+            "late": batch.late,
+        }
+        with self._connection.cursor() as cursor:
+            for row in cursor.stream(self._events, parameters, size=_FETCHED):
+                yield Event._make(row)
+
+    def finish(self, batch: Batch) -> bool:
+        """Give the batch back as done; False when it was no longer ours."""
+        row = self._connection.execute("SELECT pgq.finish_batch(%s)", (batch.id,)).fetchone()
+        return row is not None and row[0] == 1
+
+    def generation(self) -> int:
+        """The source's generation now."""
+        row = self._connection.execute("SELECT generation FROM cdc.identity").fetchone()
+        if row is None:
+            raise PermanentError(
+                "the source has lost its identity", hint="run: pipeline capture install SOURCE"
+            )
+        return int(row[0])
+
+    def lag(self) -> Lag:
+        """As the function `lag`."""
+        return lag(self._connection)
+
+
+# set_config counts for this transaction's commit only; the LEFT JOINs keep the row when there is no batch.
+_NEXT_BATCH = """
+SELECT b.batch_id, b.cur_tick_id, i.generation, cur.tick_snapshot::text,
+       txid_snapshot_xmax(last.tick_snapshot), txid_snapshot_xmax(cur.tick_snapshot),
+       ARRAY(SELECT txid_snapshot_xip(last.tick_snapshot) EXCEPT SELECT txid_snapshot_xip(cur.tick_snapshot)),
+       ARRAY(SELECT txid_snapshot_xip(cur.tick_snapshot))
+FROM set_config('synchronous_commit', 'on', true),
+     pgq.next_batch_custom(%s, %s, NULL, NULL, NULL) b
+     CROSS JOIN cdc.identity i
+     CROSS JOIN pgq.queue q
+     LEFT JOIN pgq.tick last ON last.tick_queue = q.queue_id AND last.tick_id = b.prev_tick_id
+     LEFT JOIN pgq.tick cur ON cur.tick_queue = q.queue_id AND cur.tick_id = b.cur_tick_id
+WHERE q.queue_name = 'cdc'
+"""
+
+_UNTICKED = sql.SQL("""
+SELECT EXISTS (SELECT FROM {events} WHERE ev_txid >= %(bound)s)
+    OR EXISTS (SELECT FROM {events} WHERE ev_txid = ANY(%(running)s))
+""")
+
+# Over the parent table, so that no rotation matters. `late` transactions lie below `lowest`: no row comes twice.
+_EVENTS = sql.SQL("""
+SELECT ev_id, ev_txid, ev_type, ev_data, ev_extra1, ev_extra2, ev_extra3, ev_extra4,
+       (extract(epoch FROM ev_time) * 1000)::bigint
+FROM (
+  SELECT * FROM {events}
+    WHERE ev_txid >= %(lowest)s AND ev_txid < %(bound)s AND txid_visible_in_snapshot(ev_txid, %(snapshot)s)
+  UNION ALL
+  SELECT * FROM {events} WHERE ev_txid = ANY(%(late)s)
+) event
+ORDER BY ev_id, ev_type COLLATE "C"
+""")
+
+
+def queue_names(connection: Connection) -> QueueNames | None:
+    """Where PgQ keeps our queue; None when there is none."""
+    row = connection.execute(
+        "SELECT queue_id, queue_data_pfx, queue_event_seq FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
+    ).fetchone()
+    return None if row is None else QueueNames(*row)
+
+
+def acquire(connection: Connection) -> bool:
+    """Become this source's only relay; False while another one is. The session holds it until it ends."""
+    return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)))
+
+
+def take_mark(connection: Connection) -> Mark:
+    """Take a mark; the session must be outside of a transaction.
+
+    Three steps that must stay in this order: draw the ev_id, then get a transaction id, then commit it durably.
+    Older marks than the newest that is valid by now can never be the better choice again and are deleted.
+    """
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        raise ValueError("a mark is taken outside of any transaction")
+    ev = _one(
+        connection, "SELECT nextval(queue_event_seq::regclass) FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
+    )
+    row = connection.execute(_MARK, (ev,)).fetchone()
+    if row is None:
+        raise PermanentError("the source has lost its identity", hint="run: pipeline capture install SOURCE")
+    connection.execute(
+        "DELETE FROM cdc.marks WHERE ev_id < (SELECT max(ev_id) FROM cdc.marks"
+        " WHERE txid < txid_snapshot_xmin(txid_current_snapshot()))"
+    )
+    return Mark(ev, *row)
+
+
+_MARK = """
+WITH durable AS (SELECT set_config('synchronous_commit', 'on', true))
+INSERT INTO cdc.marks (ev_id, generation) SELECT %s, generation FROM cdc.identity, durable RETURNING txid, generation
+"""
+
+
+def valid_mark(connection: Connection) -> Mark | None:
+    """The newest mark that bounds the snapshot of the transaction this is called in."""
+    row = connection.execute(
+        "SELECT ev_id, txid, generation FROM cdc.marks WHERE txid < txid_snapshot_xmin(txid_current_snapshot())"
+        " ORDER BY ev_id DESC LIMIT 1"
+    ).fetchone()
+    return None if row is None else Mark(*row)
+
+
+def nudge(connection: Connection) -> None:
+    """Make the relay tick although nothing was written."""
+    connection.execute(
+        "SELECT nextval(queue_event_seq::regclass) FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
+    )
+
+
+def last_tick_covers(connection: Connection, snapshot: str) -> bool:
+    """True when every transaction that `snapshot` (``pg_current_snapshot()::text``) sees is in a finished batch.
+
+    On a source without traffic call `nudge` once after taking the snapshot.
+    """
+    return bool(_one(connection, _COVERS, {"snapshot": snapshot, "queue": QUEUE, "consumer": CONSUMER}))
+
+
+_COVERS = """
+SELECT coalesce(bool_or(
+    txid_snapshot_xmax(t.tick_snapshot) >= txid_snapshot_xmax(%(snapshot)s::txid_snapshot)
+    AND NOT EXISTS (
+      SELECT FROM txid_snapshot_xip(t.tick_snapshot) running
+      WHERE running < txid_snapshot_xmax(%(snapshot)s::txid_snapshot)
+        AND txid_visible_in_snapshot(running, %(snapshot)s::txid_snapshot))), false)
+FROM pgq.queue q
+JOIN pgq.subscription s ON s.sub_queue = q.queue_id
+JOIN pgq.consumer c ON c.co_id = s.sub_consumer
+JOIN pgq.tick t ON t.tick_queue = q.queue_id AND t.tick_id = s.sub_last_tick
+WHERE q.queue_name = %(queue)s AND c.co_name = %(consumer)s
+"""
+
+
+def lag(connection: Connection) -> Lag:
+    """How far the relay is behind."""
+    row = connection.execute(
+        "SELECT extract(epoch FROM clock_timestamp() - t.tick_time)::float8,"
+        " pgq.seq_getval(q.queue_event_seq) - t.tick_event_seq, s.sub_batch IS NOT NULL"
+        " FROM pgq.queue q JOIN pgq.subscription s ON s.sub_queue = q.queue_id"
+        " JOIN pgq.consumer c ON c.co_id = s.sub_consumer"
+        " JOIN pgq.tick t ON t.tick_queue = q.queue_id AND t.tick_id = s.sub_last_tick"
+        " WHERE q.queue_name = %s AND c.co_name = %s",
+        (QUEUE, CONSUMER),
+    ).fetchone()
+    if row is None:
+        raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
+    seconds, pending, in_work = row
+    return Lag(seconds if pending or in_work else 0.0, pending)
+
+
+def notices(connection: Connection) -> list[Notice]:
+    """What happened since the last snapshot that only a snapshot can mend, oldest first."""
+    rows = connection.execute("SELECT table_name, reason, at FROM cdc.notices ORDER BY id")
+    return [Notice(*row) for row in rows]
+
+
+def _one(connection: Connection, query: str, parameters: Any) -> Any:
+    row = connection.execute(query.encode(), parameters).fetchone()
+    if row is None:
+        raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
+    return row[0]

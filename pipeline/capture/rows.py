@@ -1,0 +1,131 @@
+"""Rows of captured tables as they stand in the source: for snapshots in chunks, for verify as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import LiteralString, NamedTuple
+
+from psycopg import sql
+
+from pipeline.capture.session import Connection
+from pipeline.capture.triggers import key_expression, merchant_expression, row_expression
+from pipeline.domain.table import Table
+
+CHUNK_ROWS, CHUNK_BYTES = 5_000, 8 * 1024 * 1024
+_COUNTED_BYTES = 64 * 1024 * 1024
+_ROW = sql.SQL("t")
+_CASTS: dict[str, LiteralString] = {
+    "smallint": "smallint",
+    "integer": "integer",
+    "bigint": "bigint",
+    "uuid": "uuid",
+    "boolean": "boolean",
+}
+
+
+class SourceRow(NamedTuple):
+    """One living row: its merchant, its key and its image as JSON text, exactly as the trigger would write them."""
+
+    merchant: str
+    key: str
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows in key order; ``position`` is the last one's key, as text; ``final`` when no row lies behind it."""
+
+    rows: Sequence[SourceRow]
+    position: tuple[str, ...] | None
+    final: bool
+
+
+def read_rows(connection: Connection, table: Table, merchant: str | None = None) -> Iterator[SourceRow]:
+    """Every row, or one merchant's, as a stream in no order.
+
+    The session is one of `pipeline.capture.session`, inside the caller's REPEATABLE READ transaction; nothing else can
+    run on it until the iterator is exhausted or closed.
+    """
+    query = _select(table)
+    if merchant is not None:
+        query += sql.SQL(" WHERE {} = {}").format(merchant_expression(table, _ROW), sql.Literal(merchant))
+    with connection.cursor() as cursor:
+        for row in cursor.stream(query, size=100):
+            yield SourceRow._make(row)
+
+
+def read_chunk(connection: Connection, table: Table, after: tuple[str, ...] | None) -> Chunk:
+    """The rows behind key `after`: at most 5,000, and no more once they exceed 8 MB."""
+    rows: list[SourceRow] = []
+    size = 0
+    position = after
+    with connection.cursor() as cursor:
+        for row in cursor.stream(_chunk_query(table, after), after or (), size=100):
+            rows.append(SourceRow._make(row[:3]))
+            position = row[3:]
+            size += len(row[2])
+            if size > CHUNK_BYTES:
+                return Chunk(rows, position, final=False)
+    return Chunk(rows, position, final=len(rows) < CHUNK_ROWS)
+
+
+def estimate(connection: Connection, table: Table) -> int:
+    """How many rows there are: counted while that is cheap, else as the planner thinks."""
+    schema, name = table.name.split(".", 1)
+    row = connection.execute(
+        "SELECT c.reltuples::bigint, pg_relation_size(c.oid) FROM pg_class c"
+        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        (schema, name),
+    ).fetchone()
+    if row is None:
+        return 0
+    if row[0] >= 0 and row[1] > _COUNTED_BYTES:
+        return int(row[0])
+    counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_relation(table))).fetchone()
+    assert counted is not None  # an aggregate yields one row
+    return int(counted[0])
+
+
+def notice_ids(connection: Connection, table: Table) -> list[int]:
+    """The notices that a snapshot begun now will have answered."""
+    rows = connection.execute("SELECT id FROM cdc.notices WHERE table_name = %s", (table.name,))
+    return [row[0] for row in rows]
+
+
+def clear_notices(connection: Connection, ids: Sequence[int]) -> None:
+    """Take answered notices away."""
+    connection.execute("DELETE FROM cdc.notices WHERE id = ANY(%s)", (list(ids),))
+
+
+def oldest_writer(connection: Connection) -> str:
+    """The oldest transaction that still runs, in words: what a mark may be waiting for."""
+    row = connection.execute(
+        "SELECT coalesce((SELECT 'prepared transaction ' || gid FROM pg_prepared_xacts"
+        " ORDER BY age(transaction) DESC LIMIT 1), (SELECT 'the transaction of process ' || pid || ' of ' || usename"
+        " FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()"
+        " ORDER BY age(backend_xid) DESC LIMIT 1), 'an older transaction')"
+    ).fetchone()
+    return str(row[0]) if row else ""
+
+
+def _chunk_query(table: Table, after: tuple[str, ...] | None) -> sql.Composed:
+    types = {column.name: column.type for column in table.columns}
+    key = [sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key]
+    texts = [sql.SQL("{}::text").format(column) for column in key]
+    query = _select(table, *texts)
+    if after is not None:
+        bounds = [sql.SQL("%s::{}").format(sql.SQL(_CASTS.get(types[name], "text"))) for name in table.key]
+        query += sql.SQL(" WHERE ROW({}) > ROW({})").format(
+            sql.SQL(", ").join(key), sql.SQL(", ").join(bounds)
+        )
+    return query + sql.SQL(" ORDER BY {} LIMIT {}").format(sql.SQL(", ").join(key), sql.Literal(CHUNK_ROWS))
+
+
+def _select(table: Table, *more: sql.Composable) -> sql.Composed:
+    expressions = [make(table, _ROW) for make in (merchant_expression, key_expression, row_expression)]
+    return sql.SQL("SELECT {} FROM {} t").format(sql.SQL(", ").join([*expressions, *more]), _relation(table))
+
+
+def _relation(table: Table) -> sql.Identifier:
+    return sql.Identifier(*table.name.split(".", 1))

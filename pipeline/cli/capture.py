@@ -1,0 +1,181 @@
+"""``pipeline capture``: put capture into a source, run its relay, take snapshots."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+
+import click
+import structlog
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Task as ProgressTask
+from rich.text import Text
+
+from pipeline import settings as configuration
+from pipeline.capture import install as installing
+from pipeline.capture.process import Capture
+from pipeline.capture.publisher import PublishError
+from pipeline.capture.relay import Metrics
+from pipeline.capture.topics import check_topic
+from pipeline.control import snapshots, tables
+from pipeline.control.database import ControlDatabase, require_migrated
+from pipeline.errors import ConfigurationError, PermanentError
+from pipeline.lanes.store import connect as connect_redis
+from pipeline.settings import Settings
+from pipeline.telemetry import Heartbeat, configure_logging
+
+_LOOK_EVERY = 0.25
+
+
+@click.group()
+def capture() -> None:
+    """Carry every committed change of a source database into Kafka."""
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--dry-run", is_flag=True, help="Print the SQL, roll everything back.")
+def install(source: str, dry_run: bool) -> None:
+    """Put queue and triggers into SOURCE. Repeat it after every change of its tables or of pipeline.toml.
+
+    Each captured table is locked for milliseconds. A dry run does the same and rolls it back.
+    """
+    settings, database = _start()
+    done = installing.install(
+        database,
+        source,
+        settings.source(source),
+        settings.source_url(source),
+        actor=getpass.getuser(),
+        dry_run=dry_run,
+    )
+    if dry_run:
+        click.echo(";\n".join(done.statements) + ";")
+        return
+    click.echo(f"{source}: {len(done.tables)} tables captured, generation {done.generation}")
+    if done.advice:
+        click.echo("PgQ's functions run with their caller's search_path; as their owner, run:", err=True)
+        click.echo("\n".join(f"  {statement};" for statement in done.advice), err=True)
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--dry-run", is_flag=True, help="Print the SQL, roll everything back.")
+@click.option("--reason", default="", help="Why; it is kept in the record of actions.")
+def uninstall(source: str, dry_run: bool, reason: str) -> None:
+    """Take triggers, queue and schema cdc out of SOURCE; events not yet published are lost with them."""
+    settings, database = _start()
+    url = settings.source_url(source)
+    statements = installing.uninstall(
+        database, source, url, actor=getpass.getuser(), reason=reason, dry_run=dry_run
+    )
+    click.echo(";\n".join(statements) + ";" if dry_run else f"{source}: nothing of ours is left")
+
+
+@capture.command()
+@click.argument("source")
+def run(source: str) -> None:
+    """Relay SOURCE's changes to Kafka until told to stop. A second one stands by."""
+    settings, database = _start()
+    configure_logging(f"capture-{source}")
+    problems = check_topic(settings.environment.kafka_bootstrap_servers, settings.configuration.deployment)
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    metrics = Metrics()
+    client = connect_redis(settings.environment.redis_url.get_secret_value())
+    heartbeat = Heartbeat(client, settings.deployment, f"capture-{source}", lambda: _figures(metrics)).start()
+    try:
+        _process(settings, database, source, metrics, stop).run()
+    except PublishError as error:
+        structlog.get_logger().error("ends, to replay its batch", reason=str(error))
+        sys.stderr.flush()
+        os._exit(1)  # a producer that failed may never let itself be closed
+    finally:
+        heartbeat.stop()
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--wait/--no-wait", default=True, help="Show the progress until it is done.")
+def snapshot(source: str, wait: bool) -> None:
+    """Publish every row of SOURCE's captured tables again, beside live traffic; its relay does the work."""
+    settings, database = _start()
+    settings.source(source)
+    if not any(table.source == source for table in tables.load(database)):
+        raise PermanentError(
+            f"capture is not installed in {source}", hint=f"run: pipeline capture install {source}"
+        )
+    request = snapshots.request(database, source)
+    if not wait:
+        click.echo(f"{source}: snapshot {request} requested")
+        return
+    done = _show_progress(database, request)
+    if done.status == "failed":
+        raise PermanentError(f"snapshot of {source} failed: {done.detail}")
+    click.echo(f"{source}: {done.rows_published:,} rows published")
+
+
+def _start() -> tuple[Settings, ControlDatabase]:
+    settings = configuration.load()
+    database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
+    require_migrated(database)
+    return settings, database
+
+
+def _process(
+    settings: Settings, database: ControlDatabase, source: str, metrics: Metrics, stop: threading.Event
+) -> Capture:
+    return Capture(
+        name=source,
+        url=settings.source_url(source),
+        poll_seconds=configuration.seconds(settings.source(source).poll_interval),
+        topic=settings.datastream,
+        bootstrap_servers=settings.environment.kafka_bootstrap_servers,
+        database=database,
+        metrics=metrics,
+        stop=stop,
+    )
+
+
+def _figures(metrics: Metrics) -> dict[str, float | int | str]:
+    figures = asdict(metrics)
+    ticked_at = figures.pop("last_tick_at")
+    return figures | {"last_tick_age_seconds": round(time.time() - ticked_at, 3) if ticked_at else -1}
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: ProgressTask) -> Text:
+        return Text(f"{task.speed or 0:,.0f} rows/s")
+
+
+def _show_progress(database: ControlDatabase, request: int) -> snapshots.Snapshot:
+    """Follow a snapshot until it is over."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of about {task.total:,.0f} rows"),
+        _Speed(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("waits for the relay", total=0)
+        while True:
+            state = snapshots.load(database, request)
+            if state is None:
+                raise PermanentError(f"snapshot {request} is gone from the control database")
+            if state.finished:
+                return state
+            total = max(state.rows_estimated, state.rows_published)
+            waits = "waits for the relay" if state.status == "requested" else state.detail or "begins"
+            progress.update(bar, description=waits, completed=state.rows_published, total=total)
+            time.sleep(_LOOK_EVERY)
