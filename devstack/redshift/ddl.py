@@ -1,4 +1,4 @@
-"""CREATE TABLE, ALTER TABLE, schemas, views and DROP."""
+"""CREATE TABLE and ALTER TABLE."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from devstack.redshift.errors import SqlError, not_covered, syntax_error, unsupported
 from devstack.redshift.expressions import rewrite
-from devstack.redshift.plans import Forward, Plan, ReplaceView
+from devstack.redshift.plans import Forward, Plan
+from devstack.redshift.schemas import create_schema, create_view
 from devstack.redshift.tokens import Reader, quote
 from devstack.redshift.types import ColumnType, read_type
 
@@ -83,34 +84,13 @@ class _Table:
 def create(reader: Reader) -> Plan:
     """CREATE …, cursor behind that word."""
     if reader.accept("SCHEMA"):
-        return _create_schema(reader)
+        return create_schema(reader)
     if reader.peek() == "VIEW" or reader.peek(2) == "VIEW":
-        return _create_view(reader)
+        return create_view(reader)
     temporary = reader.accept("TEMP") or reader.accept("TEMPORARY") or reader.accept("LOCAL", "TEMP")
     if not reader.accept("TABLE"):
         raise unsupported(f"SQL command CREATE {reader.peek()}")
     return _create_table(reader, temporary)
-
-
-def _create_schema(reader: Reader) -> Plan:
-    guard = "IF NOT EXISTS " if reader.accept("IF", "NOT", "EXISTS") else ""
-    name = reader.identifier()
-    reader.end()
-    return Forward("CREATE SCHEMA", f"CREATE SCHEMA {guard}{quote(name)}")
-
-
-def _create_view(reader: Reader) -> Plan:
-    replace = reader.accept("OR", "REPLACE")
-    reader.expect("VIEW")
-    view = reader.name()
-    columns = f" ({', '.join(map(quote, reader.column_list()))})" if reader.peek() == "(" else ""
-    reader.expect("AS")
-    if reader.peek() not in ("SELECT", "WITH", "("):
-        raise reader.unexpected()
-    query = rewrite(reader, reader.at, len(reader.tokens))
-    if replace:
-        return ReplaceView(view, f"CREATE OR REPLACE VIEW {quote(*view)}{columns} AS {query}")
-    return Forward("CREATE VIEW", f"CREATE VIEW {quote(*view)}{columns} AS {query}")
 
 
 def _create_table(reader: Reader, temporary: bool) -> Plan:
@@ -292,17 +272,3 @@ def alter(reader: Reader) -> Plan:
         message = "ALTER TABLE ADD COLUMN defined as NOT NULL must have a non-null default expression"
         raise SqlError(message, "0A000")
     return Forward("ALTER TABLE", f"ALTER TABLE {quote(*table)} ADD COLUMN {column.sql()}")
-
-
-def drop(reader: Reader) -> Plan:
-    """DROP TABLE | VIEW | SCHEMA, cursor behind DROP."""
-    kind = reader.next().word
-    if kind not in ("TABLE", "VIEW", "SCHEMA"):
-        raise not_covered(f"DROP {kind}")
-    guard = "IF EXISTS " if reader.accept("IF", "EXISTS") else ""
-    names = ", ".join(quote(*name) for name in reader.names())
-    mode = " CASCADE" if reader.accept("CASCADE") else ""
-    if not mode:
-        reader.accept("RESTRICT")
-    reader.end()
-    return Forward(f"DROP {kind}", f"DROP {kind} {guard}{names}{mode}")

@@ -8,6 +8,7 @@ from devstack.redshift import ddl, dml
 from devstack.redshift.copy_statement import copy
 from devstack.redshift.errors import SqlError, not_covered, unsupported
 from devstack.redshift.plans import Forward, Ignored, Plan, Truncate
+from devstack.redshift.schemas import drop
 from devstack.redshift.tokens import Reader
 
 SNAPSHOT, SERIALIZABLE = "REPEATABLE READ", "SERIALIZABLE"  # Redshift's levels in PostgreSQL's words
@@ -108,7 +109,7 @@ _PLANNERS: dict[str, Callable[[Reader], Plan]] = {
     "COPY": copy,
     "CREATE": ddl.create,
     "ALTER": ddl.alter,
-    "DROP": ddl.drop,
+    "DROP": drop,
     "TRUNCATE": _truncate,
     "COMMIT": _commit,
     "END": _commit,

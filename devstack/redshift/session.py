@@ -7,16 +7,15 @@ import contextlib
 from dataclasses import dataclass, field
 
 from devstack.redshift import faults, results, wire
-from devstack.redshift.auth import DigestChallenge
 from devstack.redshift.backend import Backend
 from devstack.redshift.emulation import Emulation
 from devstack.redshift.errors import ConnectionCut, SqlError, not_covered
+from devstack.redshift.greeting import greet
 from devstack.redshift.plans import Forward, Plan
 from devstack.redshift.rewrite import SNAPSHOT, plan
 from devstack.redshift.settings import Cluster
 from devstack.redshift.tokens import quote
 
-_SERVER_VERSION = "8.0.2"  # what Redshift says it is
 _WRITE_BUFFER = 1 << 20
 
 
@@ -57,12 +56,14 @@ class Session:
     async def run(self) -> None:
         """Greet, then answer until the connection ends."""
         try:
-            if await self._greet():
+            greeted = await greet(self._cluster, self._reader, self._writer)
+            if greeted:
+                self._backend, self._protocol = greeted.backend, greeted.protocol
                 await self._serve()
         except ConnectionCut:
             self._writer.transport.abort()
         except SqlError as failure:  # PostgreSQL takes no more sessions, say
-            self._refuse(failure)
+            self._writer.write(wire.error(failure, "FATAL"))
         except (asyncio.IncompleteReadError, OSError):  # gone, or it does not trust our certificate
             return
         finally:
@@ -71,60 +72,6 @@ class Session:
             self._writer.close()
             with contextlib.suppress(OSError):
                 await self._writer.wait_closed()
-
-    # The greeting.
-
-    async def _greet(self) -> bool:
-        parameters = await self._startup()
-        if parameters is None:
-            return False
-        user = parameters.get("user", "")
-        self._protocol = min(int(parameters.get("client_protocol_version", 0)), results.BINARY_PROTOCOL)
-        if not await self._authenticated(user):
-            return self._refuse(SqlError(f'password authentication failed for user "{user}"', "28000"))
-        database = parameters.get("database") or user
-        if database != self._cluster.database:
-            return self._refuse(SqlError(f'database "{database}" does not exist', "3D000"))
-        self._backend = await Backend.connect(self._cluster.postgres, database)
-        self._writer.write(self._welcome())
-        await self._writer.drain()
-        return True
-
-    async def _startup(self) -> dict[str, str] | None:
-        """The startup parameters, after TLS; None when the client wants neither."""
-        code, body = await wire.read_untyped(self._reader)
-        if code != wire.SSL_REQUEST:
-            self._refuse(SqlError("no entry for a connection without SSL", "28000"))
-            return None
-        self._writer.write(b"S")
-        await self._writer.drain()
-        await self._writer.start_tls(self._cluster.tls)
-        code, body = await wire.read_untyped(self._reader)
-        return wire.startup_parameters(body) if code == wire.PROTOCOL_3 else None
-
-    async def _authenticated(self, user: str) -> bool:
-        challenge = DigestChallenge()
-        self._writer.write(challenge.request())
-        await self._writer.drain()
-        kind, answer = await wire.read_message(self._reader)
-        known = user == self._cluster.user
-        return kind == b"d" and challenge.accepts(answer, self._cluster.password) and known
-
-    def _refuse(self, failure: SqlError) -> bool:
-        self._writer.write(wire.error(failure, "FATAL"))
-        return False
-
-    def _welcome(self) -> bytes:
-        greeting = [
-            wire.parameter_status("server_version", _SERVER_VERSION)
-            if body.startswith(b"server_version\0")
-            else wire.message(kind, body)
-            for kind, body in self._backend.greeting
-        ]
-        protocol = wire.parameter_status("server_protocol_version", str(self._protocol))
-        return b"".join([wire.message(b"R", b"\0\0\0\0"), *greeting, protocol, wire.message(b"Z", b"I")])
-
-    # Batches.
 
     async def _serve(self) -> None:
         messages: list[wire.Message] = []

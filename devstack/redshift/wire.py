@@ -8,7 +8,6 @@ import struct
 from devstack.redshift.errors import SqlError, from_postgres
 
 SSL_REQUEST = 80877103
-CANCEL_REQUEST = 80877102
 PROTOCOL_3 = 196608
 
 Message = tuple[bytes, bytes]
