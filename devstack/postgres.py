@@ -238,6 +238,17 @@ def create_database(url_admin: str, name: str) -> None:
         )
     with psycopg.connect(url_admin, dbname=name, autocommit=True) as session:
         session.execute("create extension pgq")
+        _harden(session)
+
+
+def _harden(session: psycopg.Connection[Any]) -> None:
+    """Fix the search_path of PgQ's SECURITY DEFINER functions; capture advises it, only their owner can do it."""
+    found = session.execute(
+        "select format('alter function %s set search_path = pg_catalog, pg_temp', oid::regprocedure) from pg_proc"
+        " where pronamespace = 'pgq'::regnamespace and prosecdef"
+    )
+    for (statement,) in found.fetchall():
+        session.execute(statement)
 
 
 def drop_database(url_admin: str, name: str) -> None:

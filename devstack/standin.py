@@ -10,7 +10,7 @@ import redshift_connector
 from redshift_connector.core import Connection
 from redshift_connector.error import Error
 
-from devstack import postgres, process
+from devstack import dotenv, postgres, process
 from devstack.home import here
 from devstack.s3 import ACCESS_KEY, REGION, S3, SECRET_KEY
 from devstack.service import NotReady, Say, Service, Unavailable
@@ -81,7 +81,7 @@ class Redshift(Service):
 
     def probe(self) -> str:
         """`select 1` by the real driver, over TLS that names the host."""
-        self._bundle()
+        self._trust()
         try:
             with self._connect() as session, session.cursor() as cursor:
                 session.autocommit = True
@@ -103,19 +103,28 @@ class Redshift(Service):
             sslmode="verify-full",
         )
 
-    def _bundle(self) -> None:
-        """Join the authorities and let this process trust them too. Raises NotReady before the stand-in made its own."""
+    def _trust(self) -> None:
+        """Join the authorities and let this process trust them. Raises NotReady before the stand-in has made its own."""
         own = self.data / "ca.pem"
         if not own.exists():
             raise NotReady("its certificate is not made yet")
-        text = _system_authorities(self.bundle) + "\n" + own.read_text()
-        if not self.bundle.exists() or self.bundle.read_text() != text:
-            self.bundle.write_text(text)
+        _keep(self.bundle, self._machine_authorities() + "\n" + own.read_text())
         os.environ["SSL_CERT_FILE"] = str(self.bundle)
 
+    def _machine_authorities(self) -> str:
+        """What this machine trusts besides: SSL_CERT_FILE as it was before it became ours, else OpenSSL's own file."""
+        kept = self.data / "machine.pem"
+        named = os.environ.get("SSL_CERT_FILE")
+        if named == str(self.bundle) and kept.exists():
+            return kept.read_text()
+        if not named or named == str(self.bundle):
+            named = ssl.get_default_verify_paths().openssl_cafile
+        text = Path(named).read_text() if Path(named).exists() else ""
+        _keep(kept, text)
+        return text
 
-def _system_authorities(ours: Path) -> str:
-    """What this machine trusts: SSL_CERT_FILE as it was before it became ours, else OpenSSL's own file."""
-    paths = [os.environ.get("SSL_CERT_FILE"), ssl.get_default_verify_paths().openssl_cafile]
-    files = (Path(path) for path in paths if path and Path(path) != ours)
-    return next((file.read_text() for file in files if file.exists()), "")
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file that differs, in one step: others may be reading it."""
+    if not path.exists() or path.read_text() != text:
+        dotenv.write_private(path, text)

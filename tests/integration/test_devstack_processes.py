@@ -102,11 +102,13 @@ def test_lock_files_with_a_recycled_number_are_no_obstacle(
     text = lock.read_text()
     stack.stop(service, silent)
     with subprocess.Popen([*as_owner(), "sleep", "1000"], cwd="/") as another:
-        assert wait_until(lambda: process.argv_of(another.pid)[:1] == ["sleep"], PATIENCE)
-        for path in (lock, service.socket / f".s.PGSQL.{service.port}.lock"):
-            path.write_text(text.replace(text.partition("\n")[0], str(another.pid), 1))
-        started(Postgres)
-        another.kill()
+        try:
+            assert wait_until(lambda: process.argv_of(another.pid)[:1] == ["sleep"], PATIENCE)
+            for path in (lock, service.socket / f".s.PGSQL.{service.port}.lock"):
+                path.write_text(text.replace(text.partition("\n")[0], str(another.pid), 1))
+            started(Postgres)
+        finally:
+            another.kill()
 
 
 def test_a_process_that_only_names_the_file_is_not_the_service(site: Site) -> None:
