@@ -50,24 +50,24 @@ def scan(
     if definition is None:
         raise PermanentError(f'no captured table has type "{type_}"')
     table = sink_table(definition)
-    statement = statements.page(settings.warehouse_schema, table, merchant=merchant is not None, size=_PAGE)
     read = _reader(table)
     with session(settings.environment.redshift_url.get_secret_value(), autocommit=True) as warehouse:
-        for values in _pages(warehouse, statement, merchant):
+        for values in _pages(warehouse, settings.warehouse_schema, table, merchant):
             yield read(values)
 
 
-def _pages(warehouse: Session, statement: str, merchant: str | None) -> Iterator[list[Any]]:
-    last_merchant, last_key = merchant or "", ""
+def _pages(warehouse: Session, schema: str, table: SinkTable, merchant: str | None) -> Iterator[list[Any]]:
+    of_one = merchant is not None
+    rows = warehouse.rows(
+        statements.page(schema, table, of_one=of_one, first=True, size=_PAGE), (merchant,) if of_one else ()
+    )
+    following = statements.page(schema, table, of_one=of_one, first=False, size=_PAGE)
     while True:
-        behind = (
-            (last_merchant, last_key) if merchant is not None else (last_merchant, last_merchant, last_key)
-        )
-        rows = warehouse.rows(statement, behind)
         yield from rows
         if len(rows) < _PAGE:
             return
-        last_merchant, last_key = rows[-1][0], rows[-1][1]
+        last, key = rows[-1][0], rows[-1][1]
+        rows = warehouse.rows(following, (last, key) if of_one else (last, last, key))
 
 
 def _reader(table: SinkTable) -> Callable[[list[Any]], StoredRow]:

@@ -174,21 +174,22 @@ def find_load_error() -> str:
     )
 
 
-def page(schema: str, table: SinkTable, *, merchant: bool, size: int) -> str:
-    """Rows behind a sink key, tombstones too, in the order of the sink key. Parameters: merchant, merchant, key.
+def page(schema: str, table: SinkTable, *, of_one: bool, first: bool, size: int) -> str:
+    """Rows, tombstones too, in the order of the sink key: the first ones, or those behind a sink key.
 
-    With `merchant`, of that one alone; parameters: merchant, key. Redshift has no row comparison.
+    Parameters: merchant, merchant, key; with `of_one` merchant, key; of the first page none, or the one merchant.
+    Redshift has no row comparison.
     """
-    behind = (
-        '"_merchant" = %s AND "_key" > %s'
-        if merchant
-        else '("_merchant" > %s OR ("_merchant" = %s AND "_key" > %s))'
-    )
+    if of_one:
+        where = ' WHERE "_merchant" = %s' + ("" if first else ' AND "_key" > %s')
+    else:
+        where = "" if first else ' WHERE ("_merchant" > %s OR ("_merchant" = %s AND "_key" > %s))'
     columns = [_read(column) for column in table.columns]
-    names = ", ".join(['"_merchant"', '"_key"', '"_version"', '"_deleted"', '"_flags"', '"_source"', *columns])
+    names = ", ".join(
+        ['"_merchant"', '"_key"', '"_version"', '"_deleted"', '"_flags"', '"_source"', *columns]
+    )
     return (
-        f"SELECT {names} FROM {quoted(schema, table.type)} WHERE {behind}"
-        f' ORDER BY "_merchant", "_key" LIMIT {size:d}'
+        f'SELECT {names} FROM {quoted(schema, table.type)}{where} ORDER BY "_merchant", "_key" LIMIT {size:d}'
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from devstack.process import wait_until
@@ -17,11 +18,16 @@ from devstack.redshift import faults
 from pipeline import settings
 from pipeline.control import parts, tables
 from pipeline.control.database import ControlDatabase
+from pipeline.control.parts import Due
 from pipeline.domain.canonical import canonical
 from pipeline.domain.table import Column, Table
 from pipeline.errors import PermanentError
+from pipeline.warehouse import transaction
+from pipeline.warehouse.ledger import Entry
 from pipeline.warehouse.loader import Loader
+from pipeline.warehouse.reader import scan
 from pipeline.warehouse.tables import check_tables, ensure_tables
+from pipeline.warehouse.types import sink_table
 from tests.conftest import REPO
 from tests.integration.warehouse_deployment import COLUMNS, SHAPE, TYPES, Deployment, event, image
 
@@ -51,7 +57,7 @@ def test_a_row_comes_back_as_it_was(deployment: Deployment) -> None:
     sent = {1: image(1, "6"), 2: image(2, "6", note=None, details=None, Amount="-0.01")}
     for id_, source in sent.items():
         row = rows["6", str(id_)]
-        assert (row.version, row.deleted, row.flags) == (9 + id_, False, frozenset())
+        assert (row.version, row.deleted, row.source, row.flags) == (9 + id_, False, "shop", frozenset())
         for column in COLUMNS:
             expected = canonical(column.type, source[column.name])
             assert canonical(column.type, row.row[column.name]) == expected, column.name
@@ -107,7 +113,7 @@ class State(NamedTuple):
 
 
 def test_shuffled_doubled_turns_and_concurrent_loaders_end_as_the_model(deployment: Deployment) -> None:
-    """Mutants: the ledger is skipped; the stale filter is removed."""
+    """Mutants: the stale filter is removed; the stage is merged as copied."""
     rng = random.Random(7)
     model: dict[tuple[str, str, str], State] = {}
     turns = []
@@ -176,7 +182,7 @@ def test_a_connection_lost_on_the_way_loads_once(
     assert set(deployment.rows("payment")) == {("6", "1")}
 
 
-LOAD = "from pipeline.cli import main; main()"
+PIPELINE = "from pipeline.cli import main; main()"
 STAGE = "from tests.integration.warehouse_deployment import stage_one; stage_one()"
 
 
@@ -196,7 +202,7 @@ def _run_to_its_death(deployment: Deployment, code: str, failpoint: str, *argume
 def test_a_loader_killed_anywhere_loads_once(deployment: Deployment, failpoint: str) -> None:
     """Mutant: the ledger is skipped: the batch of load.committed is entered twice."""
     deployment.stage(event("payment", "6", 1, 10))
-    _run_to_its_death(deployment, LOAD, f"{failpoint}:1", "warehouse", "load")
+    _run_to_its_death(deployment, PIPELINE, f"{failpoint}:1", "warehouse", "load")
     deployment.stage(event("payment", "6", 2, 11))
 
     def loaded() -> bool:
@@ -265,6 +271,27 @@ def test_a_load_under_way_elsewhere_is_left_alone(deployment: Deployment, contro
     assert [report.status for report in deployment.loader().load_due()] == ["loaded"]
 
 
+def test_two_attempts_at_one_batch_enter_it_once(deployment: Deployment) -> None:
+    """When the control database's lock is lost, Redshift's is left. Mutants: no LOCK; the ledger is skipped."""
+    deployment.stage(event("payment", "6", 1, 10))
+    batch = parts.freeze(deployment.database, "payment", Due(0.0, 1))
+    assert batch is not None
+    manifest = f"loads/{deployment.schema}/payment/both.manifest"
+    deployment.bucket.put({manifest: transaction.manifest(deployment.bucket, batch)})
+    together = threading.Barrier(4)
+
+    def attempt() -> Entry:
+        together.wait(30)
+        return transaction.load(
+            deployment.target, sink_table(SHAPE["payment"]), batch, deployment.bucket.url(manifest)
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        entries = [future.result(60) for future in [pool.submit(attempt) for _ in range(4)]]
+    assert entries == [Entry(1, 0)] * 4
+    assert deployment.ledger("payment") == [batch.id]
+
+
 def test_redshift_away_leaves_the_batch_for_later(deployment: Deployment) -> None:
     deployment.stage(event("payment", "6", 1, 10))
     away = {**deployment.environ, "REDSHIFT_URL": "redshift://awsuser:hidden@localhost:1/warehouse"}
@@ -313,3 +340,42 @@ def test_parts_of_other_columns_are_not_loaded(deployment: Deployment) -> None:
     [report] = deployment.loader().load_due()
     assert report.status == "failed"
     assert "shape" in report.error
+
+
+def test_reading_back_goes_page_by_page(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty key is read as well. Mutant: a page begins behind the last row's merchant instead of behind its key."""
+    monkeypatch.setattr("pipeline.warehouse.reader._PAGE", 2)
+    keys = [(merchant, id_) for merchant in ("1", "2", "3") for id_ in range(1, 6)]
+    empty = msgspec.structs.replace(event("payment", "1", 9, 10), key={"id": ""})
+    deployment.stage(empty, *(event("payment", merchant, id_, 10) for merchant, id_ in keys))
+    deployment.loader().load_due()
+    assert set(deployment.rows("payment")) == {("1", ""), *((merchant, str(id_)) for merchant, id_ in keys)}
+    of_one = [row.key for row in scan(deployment.settings, deployment.database, "payment", "2")]
+    assert of_one == ["1", "2", "3", "4", "5"]
+
+
+def test_the_command_line_shows_and_retries(deployment: Deployment) -> None:
+    deployment.stage(event("payment", "6", 1, 10))
+    shown = _pipeline(deployment, "warehouse", "loads", "--json")
+    assert '"type":"payment"' in shown
+    assert "payment" in _pipeline(deployment, "warehouse", "load", "--reason", "a test")
+    assert "everything is loaded" in _pipeline(deployment, "warehouse", "loads")
+    assert "3 types, all as they must be" in _pipeline(deployment, "warehouse", "tables")
+    with deployment.database.transaction() as connection:
+        assert connection.execute("SELECT verb, reason FROM actions").fetchall() == [
+            ("warehouse load", "a test")
+        ]
+
+
+def _pipeline(deployment: Deployment, *arguments: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-c", PIPELINE, *arguments],
+        env=deployment.process_environment(""),
+        cwd=REPO,
+        timeout=60,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout

@@ -23,6 +23,7 @@ from pipeline.warehouse.redshift import Session, session
 from pipeline.warehouse.stager import Stager
 from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.tables import ensure_tables
+from pipeline.warehouse.transaction import Target
 from tasks.warehouse import stage
 
 TYPES = ("payment", "refund", "payout")
@@ -122,6 +123,12 @@ class Deployment:
     def schema(self) -> str:
         """Where its tables lie in Redshift."""
         return self.settings.warehouse_schema
+
+    @property
+    def target(self) -> Target:
+        """Where its loads go."""
+        url = self.settings.environment.redshift_url.get_secret_value()
+        return Target(url, self.schema, self.settings.configuration.warehouse.iam_role)
 
     def stage(self, *events: Event) -> Turn:
         """Stage events as one turn."""
