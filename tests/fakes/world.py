@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -18,12 +19,12 @@ from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.consumer import Outcome, Rejection, SinkUnavailableError, Turn
 from pipeline.domain.routing import partition_of
-from pipeline.errors import TransientError
+from pipeline.errors import PipelineError, TransientError
 from pipeline.lanes.claim import Claim, Finished, TurnLimits
 from pipeline.lanes.turn import Backoff, Consumption, run_turn
 from pipeline.ports import Append, Appended
-from tests.fakes.kafka import MemoryKafka, MemoryMember
-from tests.fakes.lane_store import MemoryLaneStore
+from tests.fakes.kafka import MemoryKafka, MemoryMember, MemoryRecord
+from tests.fakes.lane_store import MemoryLane, MemoryLaneStore
 from tests.fakes.turns import event
 
 PARTITIONS = 2
@@ -34,6 +35,7 @@ _T = TypeVar("_T")
 
 Trouble = Literal["dies before", "dies after", "no answer", "reply lost", "late", "overtaken"]
 Kind = Literal["event", "malformed", "no value", "no key"]
+Conduct = Literal["accepts", "stops early", "raises", "unavailable", "dies"]
 Damage = Literal["lane", "list", "tail", "enqueued", "acknowledged", "due", "dirty", "claim", "leases"]
 
 
@@ -95,7 +97,11 @@ class WiredStore:
         return self.wire(self.store.acknowledged, epoch, partition, limit)
 
     def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
-        self.wire(self.store.reset, epoch, fence, partition, merchant, base)
+        self.wire(self._reset, epoch, fence, partition, merchant, base)
+
+    def _reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+        self.store.reset(epoch, fence, partition, merchant, base)
+        self.wire.world.holder.pop(merchant, None)  # no longer claimed, although the lease goes on
 
 
 @dataclass(slots=True)
@@ -129,6 +135,15 @@ class Sink:
 
 
 @dataclass(slots=True)
+class Bridge:
+    """One bridge process."""
+
+    wire: Wire
+    member: MemoryMember
+    dispatcher: Dispatcher
+
+
+@dataclass(slots=True)
 class Worker:
     """One worker: the turn in its hands, and its outcomes once the handler returned."""
 
@@ -137,27 +152,274 @@ class Worker:
 
 
 class World:
-    """Everything together. `store_class` and `dispatcher_class` may lack a mechanism."""
+    """Everything together. `store` and `dispatcher` may be classes that lack a mechanism."""
 
     def __init__(
-        self,
-        store_class: type[MemoryLaneStore] = MemoryLaneStore,
-        dispatcher_class: type[Dispatcher] = Dispatcher,
+        self, store: type[MemoryLaneStore] = MemoryLaneStore, dispatcher: type[Dispatcher] = Dispatcher
     ) -> None:
         self.kafka = MemoryKafka(PARTITIONS)
         self.kafka.positions = dict.fromkeys(range(PARTITIONS), 0)
-        self.store = store_class(TurnLimits(group=2, events=3, lease=10_000))
+        self.store = store(TurnLimits(group=2, events=3, lease=10_000))
         self.sink = Sink({merchant: [] for merchant in MERCHANTS})
         self.bad: set[tuple[int, int]] = set()
         self.rejected: set[tuple[int, int]] = set()
         self.late: list[Callable[[], object]] = []
         self.workers = [Worker() for _ in range(WORKERS)]
+        self._dispatcher = dispatcher
         self._fences: dict[int, int] = {}
-        self._dispatcher_class = dispatcher_class
         self._saved: dict[str, Any] | None = None
         self._busy: set[int] = set()
-        self.wires, self.members, self.bridges = [], [], []  # type: list[Wire], list[MemoryMember], list[Dispatcher]
-        for slot in (0, 1):
-            self._build(slot)
+        self.holder: dict[str, int] = {}
+        self._bridges = [self._started(0), self._started(1)]
         for partition in range(PARTITIONS):
-            self.kafka.give(partition, self.members[partition % 2])
+            self.kafka.give(partition, self._bridges[partition % 2].member)
+
+    # Bridges
+
+    def _started(self, slot: int) -> Bridge:
+        wire, member = Wire(self, slot), MemoryMember(self.kafka, most=3)
+        dispatcher = self._dispatcher(
+            member,
+            WiredOffsets(wire, member),
+            WiredStore(wire, self.store),
+            partitions=PARTITIONS,
+            draw_fences=lambda numbers: wire(self._draw, numbers),
+            set_aside=lambda rejections: wire(self.set_aside, rejections),
+            flow=Flow(lane_bytes=1500, pending_bytes=6000, pressure=lambda: 0.0),
+            clock=self.clock,
+        )
+        return Bridge(wire, member, dispatcher)
+
+    def clock(self) -> float:
+        """Seconds."""
+        return self.store.now / 1000
+
+    def _draw(self, numbers: Iterable[int]) -> dict[int, int]:
+        drawn = {number: self._fences.get(number, 0) + 1 for number in numbers}
+        self._fences |= drawn
+        return drawn
+
+    def set_aside(self, rejections: Sequence[Rejection]) -> None:
+        """The control database stores rejections."""
+        self.rejected |= {(rejection.partition, rejection.offset) for rejection in rejections}
+
+    def run_bridge(self, slot: int, trouble: Trouble | None = None, at: int = 0) -> None:
+        """One round of a bridge, whose call number `at` meets `trouble`."""
+        if slot in self._busy:
+            return
+        bridge = self._bridges[slot]
+        bridge.wire.trouble, bridge.wire.at = trouble, at
+        self._busy.add(slot)
+        try:
+            bridge.dispatcher.run_once()
+        except Died:
+            self.kill_bridge(slot)
+        finally:
+            self._busy.discard(slot)
+            bridge.wire.trouble = None
+        self.check_committed()
+
+    def kill_bridge(self, slot: int) -> None:
+        """Kill a bridge: the other takes over its partitions, and a new one starts in its place."""
+        dead = self._bridges[slot].member
+        self._bridges[slot] = self._started(slot)
+        for partition in self.kafka.grants_of(dead):
+            self.kafka.give(partition, self._bridges[1 - slot].member)
+
+    def rebalance(self, partition: int, slot: int) -> None:
+        """Give a partition to a bridge."""
+        self.kafka.give(partition, self._bridges[slot].member)
+
+    def overtake(self, slot: int) -> None:
+        """While a bridge stands still in the middle of its round, the other gets all and goes on."""
+        for partition in range(PARTITIONS):
+            self.rebalance(partition, 1 - slot)
+        for _ in range(2):
+            self.run_bridge(1 - slot)
+
+    # Workers
+
+    def claim(self, slot: int, *, reply_lost: bool = False) -> None:
+        """A worker claims a turn."""
+        worker = self.workers[slot]
+        if worker.claim is not None:
+            return
+        claim = self.store.step().claim
+        if claim is not None:
+            self._note_holders(claim)
+        if not reply_lost:
+            worker.claim = claim
+
+    def _note_holders(self, claim: Claim) -> None:
+        for lane in claim.lanes:
+            if self.holder.get(lane.merchant) in self.store.leases:
+                raise Broken(f"{lane.merchant}: claimed twice")
+            self.holder[lane.merchant] = claim.token
+
+    def write(self, slot: int, conduct: Conduct = "accepts", available: bool = True) -> None:
+        """A worker runs the handler on its turn; `available`: whether the control database answers."""
+        worker = self.workers[slot]
+        if worker.claim is None or worker.outcomes is not None:
+            return
+
+        def set_aside(rejections: Sequence[Rejection]) -> None:
+            if rejections and not available:
+                raise TransientError("control database: switched off")
+            self.set_aside(rejections)
+
+        consumption = Consumption(
+            "search", lambda turn: self._handle(turn, conduct), set_aside, Backoff(lambda: 0.5, most=1.0)
+        )
+        try:
+            worker.outcomes = run_turn(consumption, worker.claim).outcomes
+        except Died:
+            self.workers[slot] = Worker()
+
+    def _handle(self, turn: Turn, conduct: Conduct) -> None:
+        if conduct == "unavailable":
+            raise SinkUnavailableError("switched off")
+        for position, lane in enumerate(turn):
+            for count, offset in enumerate(lane.offsets):
+                self.sink.write(lane.merchant, offset)
+                if conduct == "stops early":
+                    lane.done(count + 1)
+                    lane.retry("stopped early", after=0.1)
+                    break
+                if conduct == "dies":
+                    raise Died
+            else:
+                lane.done()
+            if conduct == "raises" and position == 0:
+                raise ValueError("a bug")
+
+    def finish(self, slot: int, trouble: Trouble | None = None) -> None:
+        """A worker hands in its outcomes."""
+        worker = self.workers[slot]
+        if worker.claim is None or worker.outcomes is None:
+            return
+        finished = Finished(worker.claim, worker.outcomes)
+        self.workers[slot] = Worker()
+        if trouble == "late":
+            self.late.append(lambda: self.store.step([finished], claim=False))
+        elif trouble != "no answer":
+            self.store.step([finished], claim=False)
+        if trouble == "reply lost":  # it does not know, and says it again
+            self.workers[slot] = worker
+
+    def kill_worker(self, slot: int) -> None:
+        """Kill a worker: its lease goes on until it ends."""
+        self.workers[slot] = Worker()
+
+    # Surroundings
+
+    def append(self, merchant: str, kind: Kind) -> None:
+        """One more record of a merchant; strange ones belong to nobody's lane or cannot be read."""
+        partition = partition_of(merchant, PARTITIONS)
+        offset = self.kafka.end(partition)
+        if kind != "event":
+            self.bad.add((partition, offset))
+        if kind in ("event", "malformed"):
+            self.sink.log[merchant].append((offset, kind == "event"))
+        value = None if kind == "no value" else b"{" if kind == "malformed" else _value(merchant, offset)
+        self.kafka.append(partition, None if kind == "no key" else merchant.encode(), value)
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Time passes."""
+        self.store.now += milliseconds
+
+    def deliver_late(self) -> None:
+        """A call whose caller gave up arrives after all."""
+        if self.late:
+            with suppress(PipelineError):
+                self.late.pop(0)()
+        self.check_committed()
+
+    def lose_store(self) -> None:
+        """Redis comes back empty."""
+        self.store.lose()
+        self.holder.clear()
+
+    def save_store(self) -> None:
+        """Redis writes a snapshot of itself."""
+        self._saved = copy.deepcopy(self._contents())
+
+    def restore_store(self) -> None:
+        """Redis comes back as it was at its snapshot."""
+        if self._saved is not None:
+            vars(self.store).update(copy.deepcopy(self._saved))
+            self.holder.clear()
+
+    def _contents(self) -> dict[str, Any]:
+        kept = {"limits", "now", "full", "_epochs"}
+        return {name: value for name, value in vars(self.store).items() if name not in kept}
+
+    def damage(self, kind: Damage, merchant: str) -> None:
+        """Redis forgets something."""
+        lane = self.store.lanes.get(merchant)
+        self.holder.pop(merchant, None)
+        if kind == "leases":
+            self.store.leases.clear()
+        elif kind == "dirty":
+            self.store.dirty.clear()
+        elif lane is not None:
+            self._damage(kind, merchant, lane)
+
+    def _damage(self, kind: Damage, merchant: str, lane: MemoryLane) -> None:
+        if kind in ("lane", "list", "due"):
+            self.store.due.pop(merchant, None)
+        if kind == "lane":
+            del self.store.lanes[merchant]
+        elif kind in ("list", "tail"):
+            lane.entries = lane.entries[:-1] if kind == "tail" else []
+        elif kind == "claim":
+            lane.claim = None
+        elif kind == "enqueued":
+            lane.enqueued = None
+        elif kind == "acknowledged":
+            lane.acknowledged = None
+        if not lane.entries:
+            self.store.due.pop(merchant, None)
+
+    # Promises
+
+    def check_committed(self) -> None:
+        """No committed offset is above an event that nobody accepted."""
+        for partition, position in self.kafka.positions.items():
+            for record in self.kafka.logs[partition][:position]:
+                if not self._accepted(partition, record):
+                    raise Broken(f"partition {partition}: committed {position} passes {record.offset}")
+
+    def _accepted(self, partition: int, record: MemoryRecord) -> bool:
+        if (partition, record.offset) in self.bad:
+            return (partition, record.offset) in self.rejected
+        return ((record.key or b"").decode(), record.offset) in self.sink.written
+
+    def settle(self, rounds: int = 60) -> None:
+        """No more trouble: everything must come to rest, with nothing lost."""
+        self.store.full = False
+        while self.late:
+            self.deliver_late()
+        for _ in range(rounds):
+            if self._at_rest():
+                return
+            self._calm_round()
+        raise Broken(f"not at rest: committed {self.kafka.positions}")
+
+    def _calm_round(self) -> None:
+        self.pass_time(1000)
+        for slot in range(len(self._bridges)):
+            self.run_bridge(slot)
+        for slot in range(WORKERS):
+            self.claim(slot)
+            self.write(slot)
+            self.finish(slot)
+
+    def _at_rest(self) -> bool:
+        return all(
+            self.kafka.positions[partition] == self.kafka.end(partition) for partition in self.kafka.logs
+        )
+
+
+@cache
+def _value(merchant: str, offset: int) -> bytes:
+    return msgspec.json.encode(event(offset + 1, {"id": offset}, merchant=merchant))

@@ -1,0 +1,241 @@
+"""Random histories of bridges and workers that die, stand still and are overtaken, on services that lose things.
+
+Nothing is lost, first deliveries of a merchant come in order, no committed offset passes an event that nobody
+accepted, no lane is claimed twice, and when the trouble ends everything comes to rest. Each mechanism removed alone
+is found. CRASH_HISTORIES sets how many histories are tried; the default takes less than a minute.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+from typing import ClassVar, get_args
+
+import pytest
+import structlog
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.offsets import Partition
+from pipeline.lanes.claim import Finished
+from pipeline.ports import Append, Appended
+from tests.fakes.lane_store import MemoryLaneStore
+from tests.fakes.world import (
+    MERCHANTS,
+    PARTITIONS,
+    WORKERS,
+    Broken,
+    Conduct,
+    Damage,
+    Kind,
+    Trouble,
+    World,
+)
+
+HISTORIES = int(os.environ.get("CRASH_HISTORIES", "1000"))
+_bridges, _workers = st.integers(0, 1), st.integers(0, WORKERS - 1)
+_merchants = st.sampled_from(MERCHANTS)
+_paces = st.sampled_from((0.2, 0.5, 0.9))
+
+
+class CrashMachine(RuleBasedStateMachine):
+    """One history. Classes below it lack a mechanism."""
+
+    store: ClassVar[type[MemoryLaneStore]] = MemoryLaneStore
+    dispatcher: ClassVar[type[Dispatcher]] = Dispatcher
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World(self.store, self.dispatcher)
+        self._random, self._pace = Random(0), (0.0, 0.0, 0.0)
+
+    @initialize(seed=st.integers(0, 2**32 - 1), pace=st.tuples(_paces, _paces, _paces))
+    def begin(self, seed: int, pace: tuple[float, float, float]) -> None:
+        self._random, self._pace = Random(seed), pace
+
+    @invariant()
+    def ordinary_work(self) -> None:
+        """Between two troubles the world goes on, at the pace of this history."""
+        records, bridges, workers = (self._random.random() < pace for pace in self._pace)
+        if records:
+            self.world.append(self._random.choice(MERCHANTS), "event")
+        if bridges:
+            self.world.pass_time(self._random.choice((50, 300)))
+            self.world.run_bridge(0)
+            self.world.run_bridge(1)
+        if workers:
+            slot = self._random.randrange(WORKERS)
+            self._random.choice((self.turn, self.world.claim, self.world.write, self.world.finish))(slot)
+
+    @rule(merchant=_merchants, count=st.integers(1, 4))
+    def append(self, merchant: str, count: int) -> None:
+        for _ in range(count):
+            self.world.append(merchant, "event")
+
+    @rule(merchant=_merchants, kind=st.sampled_from(get_args(Kind)))
+    def append_strange(self, merchant: str, kind: Kind) -> None:
+        self.world.append(merchant, kind)
+
+    @rule(slot=_bridges, pause=st.sampled_from((0, 300, 600)))
+    def run_bridge(self, slot: int, pause: int) -> None:
+        self.world.pass_time(pause)
+        self.world.run_bridge(slot)
+
+    @rule(slot=_bridges, trouble=st.sampled_from(get_args(Trouble)), at=st.integers(0, 7))
+    def run_troubled_bridge(self, slot: int, trouble: Trouble, at: int) -> None:
+        self.world.pass_time(600)
+        self.world.run_bridge(slot, trouble, at)
+
+    @rule(slot=_workers)
+    def turn(self, slot: int) -> None:
+        self.world.claim(slot)
+        self.world.write(slot)
+        self.world.finish(slot)
+
+    @rule(slot=_workers, reply_lost=st.booleans())
+    def claim(self, slot: int, reply_lost: bool) -> None:
+        self.world.claim(slot, reply_lost=reply_lost)
+
+    @rule(slot=_workers, conduct=st.sampled_from(get_args(Conduct)), available=st.booleans())
+    def write(self, slot: int, conduct: Conduct, available: bool) -> None:
+        self.world.write(slot, conduct, available)
+
+    @rule(slot=_workers, trouble=st.sampled_from((None, "late", "no answer", "reply lost")))
+    def finish(self, slot: int, trouble: Trouble | None) -> None:
+        self.world.finish(slot, trouble)
+
+    @rule(zombie=_workers, step=st.integers(1, WORKERS - 1))
+    def finish_after_the_lease(self, zombie: int, step: int) -> None:
+        self.world.claim(zombie)
+        self.world.pass_time(11_000)
+        self.world.claim((zombie + step) % WORKERS)
+        self.world.write(zombie)
+        self.world.finish(zombie)
+
+    @rule(seconds=st.sampled_from((1, 6, 11)))
+    def pass_time(self, seconds: int) -> None:
+        self.world.pass_time(seconds * 1000)
+
+    @rule(slot=_bridges)
+    def kill_bridge(self, slot: int) -> None:
+        self.world.kill_bridge(slot)
+
+    @rule(slot=_workers)
+    def kill_worker(self, slot: int) -> None:
+        self.world.kill_worker(slot)
+
+    @rule(partition=st.integers(0, PARTITIONS - 1), slot=_bridges)
+    def rebalance(self, partition: int, slot: int) -> None:
+        self.world.rebalance(partition, slot)
+
+    @rule()
+    def deliver_late(self) -> None:
+        self.world.deliver_late()
+
+    @rule(full=st.booleans())
+    def fill_store(self, full: bool) -> None:
+        self.world.store.full = full
+
+    @rule()
+    def lose_store(self) -> None:
+        self.world.lose_store()
+
+    @rule()
+    def save_store(self) -> None:
+        self.world.save_store()
+
+    @rule()
+    def restore_store(self) -> None:
+        self.world.restore_store()
+
+    @rule(kind=st.sampled_from(get_args(Damage)), merchant=_merchants)
+    def damage(self, kind: Damage, merchant: str) -> None:
+        self.world.damage(kind, merchant)
+
+    def teardown(self) -> None:
+        self.world.settle()
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
+    yield
+    structlog.reset_defaults()
+
+
+def explore(machine: type[CrashMachine], histories: int) -> None:
+    """Try that many histories, the same ones every time; raises at the first broken promise, not cut down."""
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=histories,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_every_promise_holds_whatever_dies() -> None:
+    explore(CrashMachine, HISTORIES)
+
+
+class CommitsBeforeTheSink(Dispatcher):
+    def _watermark(self, partition: Partition) -> int:
+        return partition.position
+
+
+class NeverAsksSilentLanes(Dispatcher):
+    def _check(self) -> None:
+        return
+
+
+class NoChain(MemoryLaneStore):
+    def _add(self, append: Append) -> Appended:
+        return super()._add(replace(append, previous=None))
+
+
+class NoToken(MemoryLaneStore):
+    def _finish(self, finished: Finished, jitter: float) -> int:
+        self.leases.setdefault(finished.claim.token, self.now)
+        return super()._finish(finished, jitter)
+
+    def _holds(self, merchant: str, token: int) -> bool:
+        return merchant in self.lanes
+
+
+class NoLease(MemoryLaneStore):
+    def _expire(self) -> None:
+        return
+
+
+WITHOUT: Sequence[tuple[str, type[MemoryLaneStore], type[Dispatcher]]] = [
+    ("commit after the sink", MemoryLaneStore, CommitsBeforeTheSink),
+    ("empty append", MemoryLaneStore, NeverAsksSilentLanes),
+    ("chain", NoChain, Dispatcher),
+    ("token", NoToken, Dispatcher),
+    ("end of leases", NoLease, Dispatcher),
+]
+
+
+@pytest.mark.parametrize(("mechanism", "lanes", "bridge"), WITHOUT, ids=[name for name, _, _ in WITHOUT])
+def test_a_missing_mechanism_is_found(
+    mechanism: str, lanes: type[MemoryLaneStore], bridge: type[Dispatcher]
+) -> None:
+    class Mutant(CrashMachine):
+        store = lanes
+        dispatcher = bridge
+
+    with pytest.raises(Broken):
+        explore(Mutant, 1000)

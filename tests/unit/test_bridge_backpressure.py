@@ -1,0 +1,84 @@
+"""Which partitions may flow."""
+
+from pipeline.bridge.backpressure import STORE_LIMIT, Flow
+from pipeline.bridge.offsets import Partition
+from pipeline.errors import TransientError
+from tests.fakes.kafka import MemoryRecord
+
+NONE, BOTH = frozenset[int](), frozenset({0, 1})
+
+
+class Store:
+    """A lane store's memory, set by hand."""
+
+    def __init__(self) -> None:
+        self.used: float | None = 0.0
+        self.asked = 0
+
+    def pressure(self) -> float:
+        self.asked += 1
+        if self.used is None:
+            raise TransientError("redis: switched off")
+        return self.used
+
+
+def flow(store: Store, *, lane_bytes: int = 100, pending_bytes: int = 1000) -> Flow:
+    return Flow(lane_bytes=lane_bytes, pending_bytes=pending_bytes, pressure=store.pressure)
+
+
+def partitions() -> list[Partition]:
+    return [Partition(0, 1, fence=1, committed=0), Partition(1, 1, fence=1, committed=0)]
+
+
+def fill(subject: Partition, offset: int, size: int, limit: int) -> None:
+    """One more appended event of merchant 6, which belongs to partition 0 of one."""
+    subject.receive([MemoryRecord(offset, b"6", b"x" * size)], 0.0, limit)
+    subject.appended("6", offset, 0.0)
+
+
+def test_a_full_lane_pauses_its_partition_alone_until_half() -> None:
+    held, subject = partitions(), flow(Store())
+    fill(held[0], 0, 60, subject.lane_bytes)
+    assert subject.paused(held, 0.0) == NONE
+    fill(held[0], 1, 60, subject.lane_bytes)
+    assert subject.paused(held, 0.0) == {0}
+    held[0].accept("6", 0)
+    assert subject.paused(held, 0.0) == {0}
+    held[0].accept("6", 1)
+    assert subject.paused(held, 0.0) == NONE
+
+
+def test_what_could_not_be_appended_pauses_its_partition() -> None:
+    held, subject = partitions(), flow(Store())
+    held[0].receive([MemoryRecord(0, b"6", b"x")], 0.0, subject.lane_bytes)
+    assert subject.paused(held, 0.0) == {0}
+
+
+def test_too_much_pending_in_all_pauses_everything_until_half() -> None:
+    held, subject = partitions(), flow(Store(), lane_bytes=10_000)
+    fill(held[0], 0, 600, subject.lane_bytes)
+    fill(held[0], 1, 600, subject.lane_bytes)
+    assert subject.paused(held, 0.0) == BOTH
+    held[0].accept("6", 0)
+    assert subject.paused(held, 0.0) == BOTH
+    held[0].accept("6", 1)
+    assert subject.paused(held, 0.0) == NONE
+
+
+def test_a_store_over_its_limit_pauses_everything_until_it_is_below() -> None:
+    store, held = Store(), partitions()
+    subject = flow(store)
+    store.used = STORE_LIMIT + 0.01
+    assert subject.paused(held, 0.0) == BOTH
+    store.used = STORE_LIMIT
+    assert subject.paused(held, 1.0) == NONE
+
+
+def test_the_store_is_asked_once_a_second_and_its_last_answer_stands() -> None:
+    store, held = Store(), partitions()
+    subject = flow(store)
+    store.used = 1.0
+    assert [subject.paused(held, now) for now in (0.0, 0.5)] == [BOTH, BOTH]
+    assert store.asked == 1
+    store.used = None
+    assert subject.paused(held, 1.0) == BOTH
