@@ -31,6 +31,11 @@ class Redis(Service):
     name: ClassVar[str] = "redis"
 
     @property
+    def data(self) -> None:
+        """It keeps nothing."""
+        return
+
+    @property
     def configuration(self) -> Path:
         """Also what its process is recognised by."""
         return self.site.home.state / "redis" / "redis.conf"

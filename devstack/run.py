@@ -73,7 +73,10 @@ def run(home: Home, names: Sequence[str]) -> int:
                 _start(supervisor, over)
                 over.wait()
             except ReleaseFailed as error:
-                click.echo(f"{error}\nDoes the stack run? `make up`", err=True)
+                click.echo(
+                    f"{error}\nDo the services run (`make up`)? Do the source databases exist (`make demo` makes the example's)?",
+                    err=True,
+                )
                 return 1
             finally:
                 for name in supervisor.stop(TIMEOUT):

@@ -201,7 +201,8 @@ def stop(service: Service, report: Report) -> None:
 
 def reset(home: Home, report: Report) -> bool:
     """Stop everything and delete all data, ports, passwords and our block of `.env`; fetched jars stay."""
-    kept = [service.data for service in services(home) if service.data]
+    wanted = services(home)
+    kept = [place for service in wanted for place in (service.data, home.state / service.name) if place]
     if not down(home, report):
         return False
     with locked(home):

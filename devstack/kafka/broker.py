@@ -44,14 +44,14 @@ class Kafka(Service):
     name: ClassVar[str] = "kafka"
 
     @property
-    def directory(self) -> Path:
-        """Configuration, jars and data."""
+    def data(self) -> Path:
+        """Configuration and the log."""
         return self.site.home.state / "kafka"
 
     @property
-    def data(self) -> Path:
-        """The log."""
-        return self.directory / "data"
+    def records(self) -> Path:
+        """The log's directory."""
+        return self.data / "data"
 
     @property
     def lib(self) -> Path:
@@ -61,7 +61,7 @@ class Kafka(Service):
     @property
     def properties(self) -> Path:
         """The configuration; its process is recognised by it."""
-        return self.directory / "server.properties"
+        return self.data / "server.properties"
 
     @property
     def identity(self) -> process.Identity:
@@ -71,21 +71,21 @@ class Kafka(Service):
     def prepare(self, say: Say) -> None:
         """Jars and configuration; the log's directory is formatted once."""
         java.jars(SOURCE / "pom.xml", self.lib, say)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._configure(self.properties, self.data)
-        if not (self.data / "meta.properties").exists():
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._configure(self.properties, self.records)
+        if not (self.records / "meta.properties").exists():
             say("formatting the log")
             self._format(say)
 
-    def _configure(self, path: Path, data: Path) -> None:
+    def _configure(self, path: Path, records: Path) -> None:
         template = Template((SOURCE / "server.properties").read_text())
         controller = self.site.ports["kafka_controller"]
-        path.write_text(template.substitute(port=self.port, controller=controller, data=data))
+        path.write_text(template.substitute(port=self.port, controller=controller, data=records))
 
     def _format(self, say: Say) -> None:
         """Format beside the place and rename, so that a kill leaves no half-formatted log."""
-        fresh, properties = self.directory / "data.new", self.directory / "format.properties"
-        for leftover in (fresh, self.data):
+        fresh, properties = self.data / "data.new", self.data / "format.properties"
+        for leftover in (fresh, self.records):
             shutil.rmtree(leftover, ignore_errors=True)
         self._configure(properties, fresh)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
@@ -94,8 +94,8 @@ class Kafka(Service):
             [*self._java(say), *tool], check=False, capture_output=True, text=True, cwd=self.cwd
         )
         if done.returncode:
-            raise Unavailable(f"formatting failed:\n{done.stdout}{done.stderr}", f"Look at {self.directory}.")
-        fresh.rename(self.data)
+            raise Unavailable(f"formatting failed:\n{done.stdout}{done.stderr}", f"Look at {self.data}.")
+        fresh.rename(self.records)
 
     def _java(self, say: Say) -> list[str]:
         program = java.find(JAVA, self.site.home.state, say)
