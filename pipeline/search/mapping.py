@@ -45,7 +45,7 @@ _CDC: Field = {
     "properties": {
         "merchant": {"type": "keyword"},
         "key": _STORED_ONLY,
-        "ver": {"type": "keyword"},
+        "ver": _STORED_ONLY,  # Elasticsearch compares its own _version
         "src": {"type": "keyword"},
         "table": {"type": "keyword", "ignore_above": 8191},
         "deleted": {"type": "boolean"},
