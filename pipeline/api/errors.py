@@ -12,7 +12,6 @@ from starlette.exceptions import HTTPException
 
 from pipeline.errors import PipelineError, TransientError
 
-
 _INTERNAL = "something went wrong here; it is logged"
 
 
