@@ -84,12 +84,12 @@ def in_elasticsearch(checked: Checked, environment: Mapping[str, str], deploymen
         "size": 5_000,
         "query": {"bool": {"must_not": [{"term": {"cdc.deleted": True}}]}},
         "sort": [{"_shard_doc": "asc"}],
-        "_source": ["cdc.merchant", "cdc.key", *names],
+        "_source": ["cdc.merchant", *checked.key, *names],
     }
     rows = []
     for document in _documents(environment["ELASTICSEARCH_URL"], f"{deployment}-{checked.type}-*", query):
         cdc = document["cdc"]
-        key = [cdc["merchant"], *(cdc["key"][name] for name in checked.key)]
+        key = [cdc["merchant"], *(document[name] for name in checked.key)]
         columns = [document.get(name) for name in checked.columns]
         rows.append((*key, *columns, *(_moment(document.get(name)) for name in checked.moments)))
     return _keyed(checked, rows)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -37,11 +37,11 @@ from pipeline.settings import Settings
 
 REPO = Path(__file__).resolve().parent.parent
 LOGS = REPO / ".devstack" / "logs" / "demo"
-LOAD = traffic.Load(rate=400, seconds=30, seed=6, merchants=100)
+LOAD = traffic.Load(rate=400, seconds=30, seed=6, merchants=100, probe_every=4)
 KILLED = ("capture_gateway0", "bridge_search", "worker_search")
 ARRIVAL = 120.0  # seconds that the last change may take before the demo gives up
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 120)
 
 
 @dataclass
@@ -75,10 +75,14 @@ class Progress:
         done = [sum(committed or 0 for committed, _ in each.values()) for each in (search, warehouse)]
         return published, done[0], done[1], _rows_loaded(self.settings)
 
-    def arrived(self) -> bool:
-        """Everything published is accepted by both consumers, and no part waits."""
+    def accepted(self) -> bool:
+        """Everything published is accepted by both consumers."""
         published, search, warehouse, _ = self.counts()
-        return published == search == warehouse and not _parts_waiting(self.settings)
+        return published == search == warehouse
+
+    def arrived(self) -> bool:
+        """Everything published is accepted, and no part waits to be loaded."""
+        return self.accepted() and not _parts_waiting(self.settings)
 
     def _caption(self) -> str:
         return "killed with -9: " + ", ".join(self.killed) if self.killed else ""
@@ -121,10 +125,12 @@ def _run(settings: Settings, supervisor: Supervisor, urls: Mapping[str, str]) ->
     with _step("Starting the pipeline's processes"):
         for name in supervisor.names:
             supervisor.start(name)
+    progress = Progress(settings)
+    with _step("Snapshots of the rows that are older than the pipeline"):
+        _snapshot(progress)
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "probes"
         search, warehouse = search_watch(settings, log), warehouse_watch(settings, log)
-        progress = Progress(settings)
         _busy(supervisor, urls, log, progress)
         arrived = wait_until(lambda: not (search.outstanding() or warehouse.outstanding()), ARRIVAL)
         search.finish()
@@ -141,11 +147,19 @@ def _run(settings: Settings, supervisor: Supervisor, urls: Mapping[str, str]) ->
     return arrived and verified == 0 and checked == 0
 
 
-def _busy(supervisor: Supervisor, urls: Mapping[str, str], log: Path, progress: Progress) -> None:
-    """Snapshots and traffic at once; each process of KILLED dies once. Ends when everything has arrived."""
-    load = traffic.Load(LOAD.rate, LOAD.merchants, LOAD.seconds, LOAD.seed, LOAD.connections, log)
+def _snapshot(progress: Progress) -> None:
+    """Rows that are older than the pipeline; ends when both sinks have accepted them."""
     for source in SOURCES:
         _pipeline("capture", "snapshot", "--no-wait", source)
+    if not wait_until(lambda: _snapshots_done(progress.settings) and progress.accepted(), ARRIVAL, 0.5):
+        raise TimeoutError(
+            f"the snapshots have not arrived after {ARRIVAL:.0f} s; see {LOGS} and pipeline status"
+        )
+
+
+def _busy(supervisor: Supervisor, urls: Mapping[str, str], log: Path, progress: Progress) -> None:
+    """Traffic, with each process of KILLED dying once. Ends when everything has arrived, or ARRIVAL is over."""
+    load = replace(LOAD, probe=log)
     failures: list[BaseException] = []
 
     def write() -> None:
@@ -157,8 +171,8 @@ def _busy(supervisor: Supervisor, urls: Mapping[str, str], log: Path, progress: 
     thread = threading.Thread(target=write)
     thread.start()
     began = time.monotonic()
-    with Live(progress.table(), console=console, auto_refresh=False, transient=False) as live:
-        while thread.is_alive() or not (_snapshots_done(progress.settings) and progress.arrived()):
+    with Live(progress.table(), console=console, auto_refresh=False) as live:
+        while thread.is_alive() or not progress.arrived():
             if time.monotonic() - began > LOAD.seconds + ARRIVAL:
                 break
             _kill_next(supervisor, progress, time.monotonic() - began)

@@ -59,7 +59,7 @@ def _kafka(settings: Settings) -> None:
             admin.delete_topics([topic])
             if not wait_until(lambda: topic not in admin.list_topics(), 30):
                 raise TimeoutError(f"Kafka does not delete topic {topic}")
-        _unless_absent(lambda: admin.delete_consumer_groups(groups))
+        _unless_absent(lambda: admin.delete_groups(groups))
     finally:
         admin.close()
 

@@ -22,10 +22,9 @@ from pipeline.capture import install as installing
 from pipeline.capture.process import Capture
 from pipeline.capture.publisher import PublishError
 from pipeline.capture.relay import Metrics
-from pipeline.capture.topics import check_topic
 from pipeline.control import snapshots, tables
 from pipeline.control.database import ControlDatabase, require_migrated
-from pipeline.errors import ConfigurationError, PermanentError
+from pipeline.errors import PermanentError
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.settings import Settings
 from pipeline.telemetry import Heartbeat, configure_logging
@@ -84,9 +83,6 @@ def run(source: str) -> None:
     """Relay SOURCE's changes to Kafka until told to stop. A second one stands by."""
     settings, database = _start()
     configure_logging(f"capture-{source}")
-    problems = check_topic(settings.environment.kafka_bootstrap_servers, settings.configuration.deployment)
-    if problems:
-        raise ConfigurationError(tuple(problems))
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
@@ -138,7 +134,7 @@ def _process(
         name=source,
         url=settings.source_url(source),
         poll_seconds=configuration.seconds(settings.source(source).poll_interval),
-        topic=settings.datastream,
+        deployment=settings.configuration.deployment,
         bootstrap_servers=settings.environment.kafka_bootstrap_servers,
         database=database,
         metrics=metrics,

@@ -72,7 +72,7 @@ def status(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(state), default=str))
     else:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else 140)
         for part in _screen(state):
             console.print(part)
     failed = any(load.status == "failed" for load in state.loads)

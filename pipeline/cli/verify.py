@@ -38,7 +38,7 @@ def verify(
     """
     settings = configuration.load()
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 120)
     with (
         connect(settings.environment.elasticsearch_url.get_secret_value()) as search,
         console.status("verifying") as status,
