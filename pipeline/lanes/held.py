@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from pipeline.errors import TransientError
+from pipeline.errors import PipelineError
 from pipeline.lanes.claim import Claim, Finished, Step, TurnLimits
 from pipeline.lanes.store import RedisLaneStore
 from pipeline.lanes.turn import Backoff, Finish, Jitter, undecided
@@ -119,7 +119,7 @@ class HeldTurns:
             return
         try:
             self.arrived(self.store.step(finished, claim=False, floor=self.highest, jitter=self.jitter()))
-        except TransientError:
+        except PipelineError:
             self.put_back(finished)
 
     def join(self) -> None:
@@ -141,7 +141,7 @@ class HeldTurns:
             self._held.pop(token, None)
         try:
             self.store.release(token)
-        except TransientError as error:
+        except PipelineError as error:
             structlog.get_logger().warning("turn not released, its lease ends", token=token, error=error.what)
 
     def renew(self) -> None:
@@ -185,5 +185,5 @@ class Renewal:
             for turns in self._held:
                 try:
                     turns.renew()
-                except TransientError as error:
+                except PipelineError as error:
                     structlog.get_logger().warning("leases not renewed", error=error.what)

@@ -13,7 +13,6 @@ import redis
 
 from pipeline.errors import EpochLostError, FencedError, PermanentError, StoreFullError, TransientError
 
-SCRIPTS = ("acknowledged", "add", "release", "renew", "reset", "step")
 Argument = bytes | str | int | float
 
 

@@ -25,7 +25,7 @@ from pipeline.lanes.claim import (
     decode_entry,
     encode_entry,
 )
-from pipeline.lanes.scripts import SCRIPTS, Argument, call, text, translated_errors
+from pipeline.lanes.scripts import Argument, call, translated_errors
 from pipeline.lanes.steps import step_arguments, step_of
 from pipeline.ports import Append, Appended
 
@@ -62,12 +62,6 @@ class RedisLaneStore:
     def bell(self) -> str:
         """The list on which idle workers wait: one element when a lane became ready."""
         return f"{self.namespace}:bell"
-
-    def load_scripts(self) -> None:
-        """Make the scripts known to Redis, which forgets them when it restarts."""
-        with translated_errors():
-            for name in SCRIPTS:
-                self._client.script_load(text(name))
 
     # The bridge's side
 
@@ -153,14 +147,6 @@ class RedisLaneStore:
             for merchant in names:
                 pipe.llen(f"{self.namespace}.m.{merchant}")
             return dict(zip(names, pipe.execute(), strict=True))
-
-    def waiting(self) -> int:
-        """Lanes that wait for a turn."""
-        with translated_errors():
-            pipe = self._client.pipeline(transaction=False)
-            pipe.zcard(f"{self.namespace}:ready")
-            pipe.zcard(f"{self.namespace}:retries")
-            return sum(pipe.execute())
 
     def _turns(self, tokens: Iterable[bytes]) -> list[list[bytes]]:
         pipe = self._client.pipeline(transaction=False)

@@ -136,6 +136,7 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
                 self._sent = self._in_poll = None
                 if claim is not None:
                     held.give_back(claim.token)
+        self._resting.pop(queue, None)
         held.leave()
 
     # What must not get into a lane
@@ -158,10 +159,7 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
             )
 
     def _size(self, queue: str) -> int:
-        if queue in self.consumers:
-            return self.consumers[queue].store.waiting()
-        size: int = super()._size(queue)
-        return size
+        return 0 if queue in self.consumers else int(super()._size(queue))
 
     # The poll
 
@@ -245,8 +243,9 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
         try:
             reply = self._read_reply("EVALSHA")
         except NoScriptError:
-            held.store.load_scripts()
             self._abandon()
+            with self.conn_or_acquire() as client:
+                client.script_load(scripts.text("step"))
             raise Empty from None
         self._sent = None
         step = step_of(reply)

@@ -94,7 +94,9 @@ def undecided(claim: Claim, reason: str, backoff: Backoff) -> Finish:
 
 def reason_of(error: BaseException) -> str:
     """Why something failed, in words that hold no row values: our own errors', or the exception's name."""
-    return error.what if isinstance(error, PipelineError) else type(error).__name__
+    # Task.retry in a handler arrives as Celery's Reject around the transport's refusal.
+    known = getattr(error, "reason", None) if not isinstance(error, PipelineError) else error
+    return known.what if isinstance(known, PipelineError) else type(error).__name__
 
 
 def _trouble(handler: Handler, turn: Turn) -> Exception | None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import redis
 
-from pipeline.lanes.claim import TurnLimits
+from pipeline.lanes.claim import TurnLimits, decode_entry
 from pipeline.lanes.store import RedisLaneStore
 from tests.fakes.lane_store import MemoryLaneStore
 
@@ -44,6 +44,10 @@ class LaneLab(ABC):
         """Redis forgets the last event of a lane."""
 
     @abstractmethod
+    def rolls_back(self, merchant: str) -> None:
+        """Redis comes back as it was before the last event of a lane was added."""
+
+    @abstractmethod
     def loses_field(self, merchant: str, field: Lost) -> None:
         """Redis forgets one field of a lane."""
 
@@ -73,7 +77,8 @@ class MemoryLab(LaneLab):
         self.store.now += milliseconds
 
     def ends(self, token: int) -> None:
-        self.store.leases[token] = self.store.now
+        if token in self.store.leases:
+            self.store.leases[token] = self.store.now
 
     def loses_lease(self, token: int) -> None:
         del self.store.leases[token]
@@ -83,6 +88,11 @@ class MemoryLab(LaneLab):
 
     def loses_tail(self, merchant: str) -> None:
         self.store.lanes[merchant].entries.pop()
+
+    def rolls_back(self, merchant: str) -> None:
+        lane = self.store.lanes[merchant]
+        lane.entries.pop()
+        lane.enqueued = lane.entries[-1].offset if lane.entries else lane.acknowledged
 
     def loses_field(self, merchant: str, field: Lost) -> None:
         setattr(self.store.lanes[merchant], field, None)
@@ -116,6 +126,15 @@ class RedisLab(LaneLab):
 
     def loses_tail(self, merchant: str) -> None:
         self._client.rpop(f"{self._namespace}.m.{merchant}")
+
+    def rolls_back(self, merchant: str) -> None:
+        lane, events = f"{self._namespace}:lane:{merchant}", f"{self._namespace}.m.{merchant}"
+        self._client.rpop(events)
+        tail = self._client.lindex(events, -1)
+        assert tail is None or isinstance(tail, bytes)
+        enqueued = self._client.hget(lane, "acknowledged") if tail is None else decode_entry(tail).offset
+        assert enqueued is not None
+        self._client.hset(lane, "enqueued", enqueued)
 
     def loses_field(self, merchant: str, field: Lost) -> None:
         self._client.hdel(f"{self._namespace}:lane:{merchant}", field)

@@ -36,13 +36,17 @@ local function check_fence(partition, fence)
   if tonumber(fence) < seen then return redis.error_reply('FENCED partition ' .. partition .. ' has a newer bridge') end
 end
 
+local function drop_lease(token)
+  redis.call('DEL', turn_key(token))
+  redis.call('ZREM', LEASES, token)
+  if redis.call('HGET', BREAKER, 'probe') == token then redis.call('HDEL', BREAKER, 'probe') end
+end
+
 -- Take the lease of a turn away and open the lanes that it still holds: open(merchant, failures).
 local function end_turn(token, open)
   for _, merchant in ipairs(redis.call('LRANGE', turn_key(token), 0, -1)) do
     local fields = redis.call('HMGET', lane_key(merchant), 'claim', 'failures')
     if fields[1] == token then open(merchant, tonumber(fields[2]) or 0) end
   end
-  redis.call('DEL', turn_key(token))
-  redis.call('ZREM', LEASES, token)
-  if redis.call('HGET', BREAKER, 'probe') == token then redis.call('HDEL', BREAKER, 'probe') end
+  drop_lease(token)
 end

@@ -81,7 +81,11 @@ local function finish(i)
     done = done or kind == 'done'
   end
   judge(token, unavailable, done)
-  end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn left the lane undecided') end)
+  if redis.call('LLEN', turn_key(token)) > count then
+    end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn left the lane undecided') end)
+  else
+    drop_lease(token)
+  end
   return i + 2 + 7 * count
 end
 
