@@ -17,6 +17,7 @@ import psycopg
 import pytest
 import redshift_connector
 from elasticsearch import Elasticsearch
+from hypothesis import settings
 from kafka.admin import KafkaAdminClient, NewTopic
 from psycopg import sql
 from redis import Redis
@@ -28,6 +29,11 @@ from devstack.process import wait_until
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+# The machine may be busy: no example has a deadline. `make soak` looks longer.
+settings.register_profile("shared", deadline=None)
+settings.register_profile("soak", settings.get_profile("shared"), max_examples=2000)
+settings.load_profile("shared")
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,7 @@
 """Each fixture gives a place that works, and takes it away."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -8,7 +9,12 @@ from elasticsearch import Elasticsearch
 from kafka.admin import KafkaAdminClient
 from redis import Redis
 
-from tests.conftest import SourceDatabase
+from devstack.home import here
+from devstack.stack import status
+from tests.conftest import SourceDatabase, Stack, connect_warehouse, required
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 pytestmark = pytest.mark.integration
 
@@ -58,3 +64,34 @@ def test_an_index_can_be_made(elasticsearch_url: str, index_prefix: str) -> None
     with Elasticsearch(elasticsearch_url) as client:
         client.index(index=f"{index_prefix}_x", document={"a": 1}, refresh=True)
         assert client.count(index=f"{index_prefix}_x")["count"] == 1
+
+
+def test_a_table_goes_into_the_schema(warehouse_url: str, warehouse_schema: str) -> None:
+    with connect_warehouse(warehouse_url) as session, session.cursor() as cursor:
+        cursor.execute(f'create table "{warehouse_schema}".t (n int)')
+        session.commit()
+
+
+def test_an_object_goes_under_the_prefix(
+    s3_client: "S3Client", s3_prefix: str, variables: Mapping[str, str]
+) -> None:
+    bucket = variables["S3_BUCKET"]
+    s3_client.put_object(Bucket=bucket, Key=f"{s3_prefix}a", Body=b"x")
+    assert s3_client.get_object(Bucket=bucket, Key=f"{s3_prefix}a")["Body"].read() == b"x"
+
+
+def test_a_missing_service_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="NOWHERE_URL"):
+        required({}, "NOWHERE_URL", print)
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception):
+        required({"NOWHERE_URL": "x"}, "NOWHERE_URL", int)
+
+
+def test_status_sees_every_service(stack: Stack) -> None:
+    states = status(here())
+    assert {state.service: state.health for state in states} == dict.fromkeys(
+        ("postgres", "redis", "kafka", "elasticsearch", "s3", "redshift"), "ok"
+    )
+    assert all(state.rss > 1 << 20 and state.version for state in states)
