@@ -23,14 +23,16 @@ from tests.fakes.turns import event, row
 REPO = Path(__file__).resolve().parents[2]
 CONSUMER = "record"
 _DEADLINE = 30.0
+_CELERY = (sys.executable, "-m", "celery", "-A", "tasks.app")
 _TOML = """
 [deployment]
 name = "{deployment}"
 [sources]
 [consumers.record]
-handler = "tests.fakes.recording:record"
+handler = "{handler}"
 group = {group}
 lease = "{lease}"
+turn_limit = "{turn_limit}"
 turn_events = 20
 """
 _NOWHERE = {
@@ -89,6 +91,7 @@ class Workshop:
     environment: Mapping[str, str] = field(default_factory=dict)
     group: int = 10
     lease: str = "2s"
+    turn_limit: str = "5m"
     workers: list[Worker] = field(default_factory=list)
     fed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -101,19 +104,15 @@ class Workshop:
         return RedisLaneStore(self.client, namespace_of(self.deployment, CONSUMER))
 
     def start(self, *options: str, pool: str = "threads", concurrency: int = 2, **variables: str) -> Worker:
-        """Start a worker and wait until it consumes."""
-        config = self.directory / "pipeline.toml"
-        config.write_text(_TOML.format(deployment=self.deployment, group=self.group, lease=self.lease))
+        """Start a worker and wait until it consumes, or has died of a failpoint."""
         log = self.directory / f"worker{len(self.workers)}.log"
-        command = [sys.executable, "-m", "celery", "-A", "tasks.app", "worker", "-l", "INFO", "-P", pool]
-        command += ["-c", str(concurrency), "-n", f"w{len(self.workers)}@{self.deployment}"]
-        command += ["--without-gossip", "--without-mingle", *(options or ("-Q", CONSUMER))]
-        environment = {**_NOWHERE, **os.environ, **self._own(), **self.environment, **variables}
+        command = [*_CELERY, "worker", "-l", "INFO", "-P", pool, "-c", str(concurrency)]
+        command += ["-n", f"w{len(self.workers)}@{self.deployment}", "--without-gossip", "--without-mingle"]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command,
+                [*command, *(options or ("-Q", CONSUMER))],
                 cwd=REPO,
-                env={**environment, "PIPELINE_CONFIG": str(config)},
+                env={**self._variables(), **variables},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -121,8 +120,35 @@ class Workshop:
         worker = Worker(process, log)
         self.workers.append(worker)
         wait(lambda: process.pid in self.beating() or not worker.alive(), "the worker is ready")
-        assert worker.alive(), log.read_text()
+        assert worker.alive() or "PIPELINE_FAILPOINTS" in variables, log.read_text()
         return worker
+
+    def fails_to_start(self, handler: str) -> str:
+        """What a worker says that cannot start with this handler."""
+        environment = self._variables(handler)
+        done = subprocess.run(
+            [*_CELERY, "worker", "-Q", CONSUMER],
+            cwd=REPO,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode != 0
+        return done.stdout + done.stderr
+
+    def _variables(self, handler: str = "tests.fakes.recording:record") -> dict[str, str]:
+        config = self.directory / "pipeline.toml"
+        config.write_text(
+            _TOML.format(
+                deployment=self.deployment,
+                handler=handler,
+                group=self.group,
+                lease=self.lease,
+                turn_limit=self.turn_limit,
+            )
+        )
+        return {**os.environ, **_NOWHERE, **self._own(), **self.environment, "PIPELINE_CONFIG": str(config)}
 
     def _own(self) -> dict[str, str]:
         return {

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.control import rejected
+from pipeline.control.database import ControlDatabase, migrate
 from pipeline.lanes.store import namespace_of
 from tests.fakes.workers import CONSUMER, Workshop, wait
 
@@ -39,7 +41,7 @@ def test_killed_workers_lose_nothing_and_keep_the_order(workshop: Workshops) -> 
     shop.set("delay", 0.05)
     victims = [shop.start(), shop.start()]
     dice = random.Random(7)
-    for _ in range(4):
+    for _ in range(3):
         shop.feed(MERCHANTS, each=10)
         begun = len(shop.turns())
         wait(lambda begun=begun: len(shop.turns()) > begun + 1, "turns are begun")  # type: ignore[misc]
@@ -96,15 +98,72 @@ def test_a_stopped_worker_is_refused_when_it_wakes(workshop: Workshops) -> None:
     shop.in_order()
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_a_long_turn_keeps_its_lanes(workshop: Workshops, pool: str) -> None:
+    # Mutant: leases not renewed (or renewed by the worker's loop, which solo blocks).
+    shop = workshop(lease="600ms")
+    shop.set("delay", 2)
+    shop.start(pool=pool)
+    shop.feed(["6"])
+    wait(lambda: len(shop.turns()) == 1, "the turn is begun")
+    shop.start()
+    shop.drained()
+    assert len(shop.turns()) == 1
+
+
+def test_a_turn_that_takes_too_long_loses_its_lanes(workshop: Workshops) -> None:
+    # Mutant: no turn_limit (a hung sink call holds its merchants for ever).
+    shop = workshop(lease="600ms", turn_limit="1s")
+    shop.set("delay", 20)
+    shop.start()
+    shop.feed(["6"])
+    wait(lambda: len(shop.turns()) == 1, "the turn hangs")
+    shop.set("delay", 0)
+    shop.start()
+    shop.drained()
+    assert [merchants for _, merchants in shop.turns()] == [["6"], ["6"]]
+
+
+def test_malformed_records_are_set_aside_before_they_are_acknowledged(
+    workshop: Workshops, control_url: str
+) -> None:
+    # Mutant: acknowledged before stored: the worker that dies between loses the record.
+    database = ControlDatabase(control_url)
+    migrate(database)
+    shop = workshop(environment={"CONTROL_DATABASE_URL": control_url}, lease="1s")
+    dying = shop.start(concurrency=1, PIPELINE_FAILPOINTS="turn.rejected_stored:1")
+    shop.feed(["6"])
+    shop.feed_raw("6", b"{", b'{"e":2}')
+    wait(lambda: not dying.alive(), "it died after storing")
+    shop.start()
+    wait(shop.empty, "the lane goes on")
+    listed = rejected.listed(database, CONSUMER)
+    assert sorted((one.offset, one.merchant) for one in listed) == [(1, "6"), (2, "6")]
+    assert all("envelope" in one.reason for one in listed)
+    wait(lambda: shop.tally("rejected") == 2, "they are counted")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [("tests.fakes.nothing:record", "cannot be imported"), ("tests.fakes.recording:nothing", "no function")],
+)
+def test_a_handler_that_is_not_there_is_said(workshop: Workshops, handler: str, problem: str) -> None:
+    shop = workshop()
+    log = shop.fails_to_start(handler)
+    assert f"consumers.record.handler: {handler.partition(':')[0]}" in log
+    assert problem in log
+
+
 def test_sigterm_finishes_what_runs_and_gives_back_what_waits(workshop: Workshops) -> None:
     # Mutant: unstarted turns not released (they would come back a minute later, counted as failures).
     shop = workshop(lease="60s", group=1)
-    shop.set("delay", 2)
+    shop.set("delay", 6)
     worker = shop.start("-Q", CONSUMER, "--prefetch-multiplier", "3", concurrency=1)
     shop.feed(MERCHANTS[:3])
     wait(lambda: shop.store.overview().claimed == 3, "one turn runs, two wait")
     os.kill(worker.pid, signal.SIGTERM)
-    wait(lambda: shop.store.overview().claimed == 1, "the two are back", seconds=1.5)
+    wait(lambda: shop.store.overview().claimed == 1, "the two are back", seconds=5)
     assert worker.process.wait(10) == 0
     overview = shop.store.overview()
     assert (overview.claimed, overview.ready, overview.failing_count) == (0, 2, 0)
