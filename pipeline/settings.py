@@ -230,6 +230,9 @@ def _process_environment(directory: Path) -> dict[str, str]:
     file = {name: value for name, value in dotenv_values(directory / ".env").items() if value is not None}
     for name, value in file.items():
         os.environ.setdefault(name, value)
+    if "SSL_CERT_FILE" in file:
+        # The one exception: machines set it for all their programs, and .env's bundle holds those authorities too.
+        os.environ["SSL_CERT_FILE"] = file["SSL_CERT_FILE"]
     return dict(os.environ)
 
 

@@ -102,6 +102,7 @@ class Deployment:
     redis: subprocess.Popen[bytes] | None = None
     redis_port: int = field(default_factory=_free_port)
     supervisor: Supervisor = field(init=False)
+    _armed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         sources = "".join(SOURCE_TOML.format(name=source) for source in SOURCES)
@@ -176,15 +177,32 @@ class Deployment:
     def die_at(self, process: str, point: str, signal_name: str = "KILL") -> None:
         """Restart `process` so that it dies (or stops) at its next pass of `point`, and wait until it has."""
         self.arm(process, f"{point}:1:{signal_name}")
-        pid = self.supervisor.pid(process)
-        gone = (
-            (lambda: _stopped(pid))
-            if signal_name == "STOP"
-            else (lambda: self.supervisor.pid(process) != pid)
-        )
-        assert wait_until(gone, 60), (
-            f"{process} (pid {pid}) did not pass {point}; see {self.supervisor.log(process)}"
-        )
+        if signal_name == "STOP":
+            pid = self.supervisor.pid(process)
+            assert wait_until(lambda: _stopped(pid), 60), (
+                f"{process} did not pass {point}; see {self._log(process)}"
+            )
+        else:
+            self.await_death(process)
+
+    def await_death(self, process: str) -> None:
+        """Wait until an armed process has died and was started again."""
+        starts = self.supervisor.restarts(process)
+        if self._armed.pop(process) == starts:
+            died = wait_until(lambda: self.supervisor.restarts(process) > starts, 60)
+            assert died, f"{process} did not pass its failpoint; see {self._log(process)}"
+
+    def write_at_once(self, source: str, rows: int) -> None:
+        """One transaction of so many rows, of a merchant that the writer does not number."""
+        with psycopg.connect(self.writer_url(source)) as session:
+            session.execute(
+                "INSERT INTO notes (merchant_id, number, step, body)"
+                " SELECT 'bulk', n, 0, repeat('x', 100) FROM generate_series(1, %s) n",
+                (rows,),
+            )
+
+    def _log(self, process: str) -> str:
+        return f"{self.supervisor.log(process)}: {self.supervisor.log(process).read_text()[-1500:]}"
 
     def arm(self, process: str, failpoints: str) -> None:
         """Restart `process` with these failpoints; its start after that has none."""
@@ -197,6 +215,7 @@ class Deployment:
             f"{process} did not end on SIGTERM"
         )
         self.supervisor.set_env(process, {"PIPELINE_FAILPOINTS": ""})
+        self._armed[process] = self.supervisor.restarts(process)
 
     def catch_up(self, consumer: str, timeout: float = 60) -> None:
         """Wait until the sink has accepted all that is in the topic now."""

@@ -8,13 +8,16 @@ Record = Mapping[str, Any]
 
 
 def firsts(records: Sequence[Record]) -> dict[str, list[Record]]:
-    """Each merchant's records in the order of their first delivery; repeats are left out."""
+    """Each merchant's records in the order of their first delivery; repeats are left out.
+
+    A repeat is known by key and version: a relay that replays its batch gives the same event a second offset.
+    """
     seen: set[tuple[str, int]] = set()
     result: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        position = (record["merchant"], record["offset"])
-        if position not in seen:
-            seen.add(position)
+        identity = (record["merchant"] + record["key"], record["version"])
+        if identity not in seen:
+            seen.add(identity)
             result[record["merchant"]].append(record)
     return result
 

@@ -16,9 +16,13 @@ Scenario = Callable[[Deployment], None]
 
 
 def relay_dies(deployment: Deployment) -> None:
-    """After reading a batch, after publishing it, before and after finishing it."""
-    for point in ("relay.batch", "relay.midway", "relay.published", "relay.finished"):
-        deployment.die_at(f"capture_{SOURCES[0]}", point)
+    """After reading a batch, half-way through a large one, after publishing it, after finishing it."""
+    relay = f"capture_{SOURCES[0]}"
+    for point in ("relay.batch", "relay.published", "relay.finished"):
+        deployment.die_at(relay, point)
+    deployment.arm(relay, "relay.midway:1")
+    deployment.write_at_once(SOURCES[0], 6000)
+    deployment.await_death(relay)
 
 
 def bridge_dies(deployment: Deployment) -> None:
