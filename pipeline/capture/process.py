@@ -16,9 +16,10 @@ from pipeline.capture.queue import Queue
 from pipeline.capture.relay import Clock, Metrics, Relay
 from pipeline.capture.session import Connection, session
 from pipeline.capture.snapshot import Snapshots
+from pipeline.capture.topics import check_topic
 from pipeline.control import tables
 from pipeline.control.database import ControlDatabase
-from pipeline.errors import PermanentError, TransientError
+from pipeline.errors import ConfigurationError, PermanentError, TransientError
 
 _STANDBY_SECONDS = 1.0
 _LONGEST_PAUSE = 5.0
@@ -31,7 +32,7 @@ class Capture:
     name: str
     url: str
     poll_seconds: float
-    topic: settings.Topic
+    deployment: settings.Deployment
     bootstrap_servers: str
     database: ControlDatabase
     metrics: Metrics
@@ -55,12 +56,7 @@ class Capture:
             queue = Queue(connection)
             if not self._acquired(queue):
                 return
-            publisher = Publisher(
-                self.bootstrap_servers,
-                self.topic.topic,
-                self.topic.partitions,
-                client_id=f"pipeline-capture-{self.name}",
-            )
+            publisher = self._publisher()
             try:
                 self._relay(self._ready(connection, queue, publisher))
             finally:
@@ -76,6 +72,14 @@ class Capture:
                     return False
         self.metrics.standby = 0
         return True
+
+    def _publisher(self) -> Publisher:
+        problems = check_topic(self.bootstrap_servers, self.deployment)
+        if problems:
+            raise ConfigurationError(tuple(problems))
+        topic = self.deployment.datastream
+        client_id = f"pipeline-capture-{self.name}"
+        return Publisher(self.bootstrap_servers, topic.topic, topic.partitions, client_id=client_id)
 
     def _ready(self, connection: Connection, queue: Queue, publisher: Publisher) -> Relay:
         check_identity(connection, self.database, self.name)

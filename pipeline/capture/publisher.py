@@ -21,7 +21,6 @@ from pipeline.domain.routing import partition_of
 from pipeline.errors import PipelineError, TransientError
 
 OUTSTANDING, OUTSTANDING_BYTES = 2_000, 8 * 1024 * 1024
-_DEADLINE = 120.0
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -34,15 +33,29 @@ class StoppedError(PipelineError):
 
 
 class Publisher:
-    """Publishes to one topic. Not for several threads."""
+    """Publishes to one topic. Not for several threads.
 
-    def __init__(self, bootstrap_servers: str, topic: str, partitions: int, *, client_id: str) -> None:
+    `patience` is how many seconds may pass without an acknowledgement; `proxy_url` an HTTP or SOCKS5 proxy on the way.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        topic: str,
+        partitions: int,
+        *,
+        client_id: str,
+        patience: float = 120.0,
+        proxy_url: str | None = None,
+    ) -> None:
         self._topic = topic
+        self._patience = patience
         self._route = lru_cache(maxsize=100_000)(
             lambda merchant: (merchant.encode(), partition_of(merchant, partitions))
         )
         self._pending: deque[tuple[Any, int]] = deque()
         self._pending_bytes = 0
+        self._failed = False
         try:
             self._producer = KafkaProducer(
                 bootstrap_servers=bootstrap_servers,
@@ -58,6 +71,7 @@ class Publisher:
                 max_block_ms=5_000,
                 bootstrap_timeout_ms=5_000,
                 metrics_enabled=False,
+                proxy_url=proxy_url,
             )
         except KafkaError as error:
             raise TransientError(f"Kafka does not answer: {type(error).__name__}") from error
@@ -73,44 +87,49 @@ class Publisher:
         try:
             future = self._producer.send(self._topic, value, key=key, partition=partition)
         except KafkaError as error:
-            raise PublishError(f"Kafka refuses a record: {type(error).__name__}: {error}") from error
+            raise self._failure(f"Kafka refuses a record: {type(error).__name__}") from error
         self._pending.append((future, len(value)))
         self._pending_bytes += len(value)
 
     def settle(self, stopping: Callable[[], bool], *, keep: int = 0) -> None:
         """Wait until at most `keep` records are outstanding, each of the others acknowledged.
 
-        PublishError when one failed or none was acknowledged for two minutes; StoppedError once `stopping` says so.
+        PublishError when one failed or none was acknowledged in time; StoppedError once `stopping` says so.
         """
         if keep == 0 and self._pending:
             self._push()
-        deadline = time.monotonic() + _DEADLINE
+        deadline = time.monotonic() + self._patience
         while len(self._pending) > keep:
             future, size = self._pending[0]
             if self._acknowledged(future):
                 self._pending.popleft()
                 self._pending_bytes -= size
-                deadline = time.monotonic() + _DEADLINE
+                deadline = time.monotonic() + self._patience
             elif stopping():
                 raise StoppedError("stopped while waiting for Kafka")
             elif time.monotonic() > deadline:
-                raise PublishError("Kafka acknowledged nothing for two minutes", hint="see the brokers")
+                raise self._failure(f"Kafka acknowledged nothing for {self._patience:g} s")
 
     def close(self) -> None:
-        """End the producer, without waiting for what is outstanding."""
-        self._producer.close(timeout=1)
+        """End the producer without waiting for what is outstanding; one that failed may never end, and is left alone."""
+        if not self._failed:
+            with suppress(KafkaError):
+                self._producer.close(timeout=1)
+
+    def _failure(self, what: str) -> PublishError:
+        self._failed = True
+        return PublishError(what, hint="the process ends and its batch is replayed; see the brokers")
 
     def _push(self) -> None:
         """Send what lingers: the batch waits for it, and nothing more will come to fill the requests."""
         with suppress(KafkaError):  # not through within that time: the futures will tell
             self._producer.flush(timeout=0.2)
 
-    @staticmethod
-    def _acknowledged(future: Any) -> bool:
+    def _acknowledged(self, future: Any) -> bool:
         try:
             future.get(timeout=0.2)
         except KafkaError as error:
             if not future.is_done:
                 return False
-            raise PublishError(f"Kafka lost a record: {type(error).__name__}: {error}") from error
+            raise self._failure(f"Kafka did not take a record: {type(error).__name__}") from error
         return True
