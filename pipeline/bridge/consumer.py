@@ -1,9 +1,4 @@
-"""The only home of the Kafka client in the bridge: a member of a consumer's group, and a view on the group's offsets.
-
-Its settings are cures, each tested against the real broker: ``max_poll_records`` far above what a fetch can bring,
-because a partly drained partition that is paused is never read again after `resume`, and because left-overs starve
-behind a long poll on an idle partition; memory is bounded by the fetch sizes instead.
-"""
+"""The only home of the Kafka client in the bridge: a member of a consumer's group, and a view on the group's offsets."""
 
 from __future__ import annotations
 
@@ -18,27 +13,12 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, T
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
+from pipeline.bridge.client_settings import MEMBERSHIP, READING
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
 from pipeline.ports import Polled, Record
 
-READING: Mapping[str, Any] = {
-    "enable_auto_commit": False,
-    "auto_offset_reset": "none",
-    "max_poll_records": 10**6,
-    "fetch_max_bytes": 4 * 1024 * 1024,
-    "max_partition_fetch_bytes": 1024 * 1024,
-    "fetch_max_wait_ms": 50,
-    "metrics_enabled": False,
-}
-# A killed member's partitions are given away only after its session: the broker's default minimum is 6 s.
-MEMBERSHIP: Mapping[str, Any] = {
-    "partition_assignment_strategy": [CooperativeStickyAssignor],
-    "session_timeout_ms": 6000,
-    "heartbeat_interval_ms": 1500,
-    "reconnect_backoff_max_ms": 1000,
-}
-_ANSWER_MS = 5000
+_ANSWER_MS = 3000
 _GLANCES, _GLANCE_MS = 5, 200
 
 _FENCED = (
@@ -197,6 +177,7 @@ class GroupMember:
             "bootstrap_servers": bootstrap,
             "group_id": group,
             "client_id": group,
+            "partition_assignment_strategy": [CooperativeStickyAssignor],
             **MEMBERSHIP,
             **options,
         }
@@ -292,7 +273,10 @@ class GroupMember:
         _log.error("the kafka client stalls and is replaced")
         gone = frozenset(place.partition for place in self._consumer.assignment())
         self.close()
-        self._open()
+        try:
+            self._open()
+        except TransientError as error:  # the process that starts next has a client of its own
+            raise PermanentError("the stalled kafka client could not be replaced") from error
         self._stalls.stalled({})
         return gone
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.offsets import Partition
+from pipeline.bridge.pace import Step
 from pipeline.consumer import Rejection
 from pipeline.errors import (
     EpochLostError,
@@ -33,32 +33,11 @@ POLL_SECONDS = 0.1
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.25, 1.0, 5.0
 OVERDUE_AFTER = 10.0
 _NEWS, _CHECKS = 1000, 1000
-_BACKOFF = (0.05, 2.0)
 
 _log = structlog.get_logger()
 
 DrawFences = Callable[[Iterable[int]], Mapping[int, int]]
 SetAside = Callable[[Sequence[Rejection]], None]
-
-
-@dataclass(slots=True)
-class _Step:
-    """One part of the loop with its own pace and its own back-off, so that no outage stops the other parts."""
-
-    run: Callable[[], None]
-    every: float = 0.0
-    due: float = 0.0
-    failures: int = 0
-
-    def failed(self, now: float) -> None:
-        """Wait longer after each failure in a row."""
-        self.due = now + min(_BACKOFF[0] * 2**self.failures, _BACKOFF[1])
-        self.failures = min(self.failures + 1, 10)
-
-    def succeeded(self, now: float) -> None:
-        """Back to its own pace."""
-        self.due = now + self.every
-        self.failures = 0
 
 
 class Dispatcher:
@@ -90,15 +69,15 @@ class Dispatcher:
         self._paused: frozenset[int] = frozenset()
         self._records = self._resyncs = self._set_aside_count = self._lag = 0
         self._committed_at = clock()
-        self._last_words = (_Step(self._hear), _Step(self._commit))
+        self._last_words = (Step(self._hear), Step(self._commit))
         self._steps = (
-            _Step(self._take_over),
-            _Step(self._set_aside),
-            _Step(self._append),
-            _Step(self._hear, HEAR_EVERY),
-            _Step(self._check, CHECK_EVERY),
-            _Step(self._commit, COMMIT_EVERY),
-            _Step(self._measure, MEASURE_EVERY),
+            Step(self._take_over),
+            Step(self._set_aside),
+            Step(self._append),
+            Step(self._hear, HEAR_EVERY),
+            Step(self._check, CHECK_EVERY),
+            Step(self._commit, COMMIT_EVERY),
+            Step(self._measure, MEASURE_EVERY),
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -155,7 +134,7 @@ class Dispatcher:
                 partition.receive(records, now, self._flow.lane_bytes)
                 self._records += len(records)
 
-    def _attempt(self, step: _Step) -> None:
+    def _attempt(self, step: Step) -> None:
         now = self._clock()
         if now < step.due:
             return
@@ -199,6 +178,7 @@ class Dispatcher:
             self._held[number] = Partition(number, self._count, fences[number], committed[number])
             self._unready.discard(number)
         self._committed_at = self._clock()
+        _log.info("partitions taken over", partitions=sorted(numbers))
 
     def _set_aside(self) -> None:
         """Store what belongs to no lane, with its reason; only then is it done."""

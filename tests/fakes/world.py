@@ -1,17 +1,16 @@
 """Bridges, workers and their surroundings in memory, every one of which can fail between any two steps.
 
-The dispatcher and the turn are the product's own; around them stand the fakes. A process reaches a service through a
-``Wire``, on which a single call can go wrong in every way a network and a kill allow.
+The dispatcher and the turn are the product's own; around them stand the fakes.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,116 +21,19 @@ from pipeline.domain.routing import partition_of
 from pipeline.errors import PipelineError, TransientError
 from pipeline.lanes.claim import Claim, Finished, TurnLimits
 from pipeline.lanes.turn import Backoff, Consumption, run_turn
-from pipeline.ports import Append, Appended
 from tests.fakes.kafka import MemoryKafka, MemoryMember, MemoryRecord
 from tests.fakes.lane_store import MemoryLane, MemoryLaneStore
+from tests.fakes.promises import Broken, Sink
 from tests.fakes.turns import event
+from tests.fakes.wires import Died, Trouble, Wire, WiredOffsets, WiredStore
 
 PARTITIONS = 2
 MERCHANTS = ("6", "7", "12", "acme")
 WORKERS = 3
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
 
-Trouble = Literal["dies before", "dies after", "no answer", "reply lost", "late", "overtaken"]
 Kind = Literal["event", "malformed", "no value", "no key"]
 Conduct = Literal["accepts", "stops early", "raises", "unavailable", "dies"]
 Damage = Literal["lane", "list", "tail", "enqueued", "acknowledged", "due", "dirty", "claim", "leases"]
-
-
-class Died(BaseException):
-    """The process was killed here."""
-
-
-class Broken(AssertionError):
-    """A promise was broken."""
-
-
-@dataclass(slots=True)
-class Wire:
-    """Between one process and the services: the call number `at` meets `trouble`."""
-
-    world: World
-    slot: int
-    trouble: Trouble | None = None
-    at: int = 0
-
-    def __call__(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Make the call, or what becomes of it."""
-        self.at -= 1
-        trouble = self.trouble if self.at == -1 else None
-        if trouble == "dies before":
-            raise Died
-        if trouble == "late":
-            self.world.late.append(lambda: function(*args, **kwargs))
-        if trouble in ("no answer", "late"):
-            raise TransientError(trouble)
-        if trouble == "overtaken":
-            self.world.overtake(self.slot)
-        answer = function(*args, **kwargs)
-        if trouble == "dies after":
-            raise Died
-        if trouble == "reply lost":
-            raise TransientError(trouble)
-        return answer
-
-
-@dataclass(slots=True)
-class WiredStore:
-    """The lane store over a wire."""
-
-    wire: Wire
-    store: MemoryLaneStore
-
-    def epoch(self) -> str:
-        return self.wire(self.store.epoch)
-
-    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
-        kept = [
-            Append(one.merchant, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
-            for one in appends
-        ]
-        return self.wire(self.store.add, epoch, fences, kept)
-
-    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
-        return self.wire(self.store.acknowledged, epoch, partition, limit)
-
-    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
-        self.wire(self._reset, epoch, fence, partition, merchant, base)
-
-    def _reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
-        self.store.reset(epoch, fence, partition, merchant, base)
-        self.wire.world.holder.pop(merchant, None)  # no longer claimed, although the lease goes on
-
-
-@dataclass(slots=True)
-class WiredOffsets:
-    """Committed offsets over a wire."""
-
-    wire: Wire
-    member: MemoryMember
-
-    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
-        return self.wire(self.member.committed, partitions)
-
-    def commit(self, positions: Mapping[int, int]) -> None:
-        self.wire(self.member.commit, dict(positions))
-
-
-@dataclass(slots=True)
-class Sink:
-    """Accepts everything once and in order; a first delivery out of order breaks a promise."""
-
-    log: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
-    written: set[tuple[str, int]] = field(default_factory=set)
-
-    def write(self, merchant: str, offset: int) -> None:
-        if (merchant, offset) in self.written:
-            return
-        for earlier, good in self.log[merchant]:
-            if earlier < offset and good and (merchant, earlier) not in self.written:
-                raise Broken(f"{merchant}: {offset} delivered before {earlier}")
-        self.written.add((merchant, offset))
 
 
 @dataclass(slots=True)
@@ -169,19 +71,20 @@ class World:
         self._fences: dict[int, int] = {}
         self._saved: dict[str, Any] | None = None
         self._busy: set[int] = set()
-        self.holder: dict[str, int] = {}
-        self._bridges = [self._started(0), self._started(1)]
+        self._holder: dict[str, int] = {}
+        self.bridges = [self._started(0), self._started(1)]
         for partition in range(PARTITIONS):
-            self.kafka.give(partition, self._bridges[partition % 2].member)
+            self.kafka.give(partition, self.bridges[partition % 2].member)
 
     # Bridges
 
     def _started(self, slot: int) -> Bridge:
-        wire, member = Wire(self, slot), MemoryMember(self.kafka, most=3)
+        wire = Wire(self.late, lambda: self.overtake(slot))
+        member = MemoryMember(self.kafka, most=3)
         dispatcher = self._dispatcher(
             member,
             WiredOffsets(wire, member),
-            WiredStore(wire, self.store),
+            WiredStore(wire, self.store, lambda merchant: self._holder.pop(merchant, None)),
             partitions=PARTITIONS,
             draw_fences=lambda numbers: wire(self._draw, numbers),
             set_aside=lambda rejections: wire(self.set_aside, rejections),
@@ -207,7 +110,7 @@ class World:
         """One round of a bridge, whose call number `at` meets `trouble`."""
         if slot in self._busy:
             return
-        bridge = self._bridges[slot]
+        bridge = self.bridges[slot]
         bridge.wire.trouble, bridge.wire.at = trouble, at
         self._busy.add(slot)
         try:
@@ -221,14 +124,14 @@ class World:
 
     def kill_bridge(self, slot: int) -> None:
         """Kill a bridge: the other takes over its partitions, and a new one starts in its place."""
-        dead = self._bridges[slot].member
-        self._bridges[slot] = self._started(slot)
+        dead = self.bridges[slot].member
+        self.bridges[slot] = self._started(slot)
         for partition in self.kafka.grants_of(dead):
-            self.kafka.give(partition, self._bridges[1 - slot].member)
+            self.kafka.give(partition, self.bridges[1 - slot].member)
 
     def rebalance(self, partition: int, slot: int) -> None:
         """Give a partition to a bridge."""
-        self.kafka.give(partition, self._bridges[slot].member)
+        self.kafka.give(partition, self.bridges[slot].member)
 
     def overtake(self, slot: int) -> None:
         """While a bridge stands still in the middle of its round, the other gets all and goes on."""
@@ -252,9 +155,9 @@ class World:
 
     def _note_holders(self, claim: Claim) -> None:
         for lane in claim.lanes:
-            if self.holder.get(lane.merchant) in self.store.leases:
+            if self._holder.get(lane.merchant) in self.store.leases:
                 raise Broken(f"{lane.merchant}: claimed twice")
-            self.holder[lane.merchant] = claim.token
+            self._holder[lane.merchant] = claim.token
 
     def write(self, slot: int, conduct: Conduct = "accepts", available: bool = True) -> None:
         """A worker runs the handler on its turn; `available`: whether the control database answers."""
@@ -337,7 +240,7 @@ class World:
     def lose_store(self) -> None:
         """Redis comes back empty."""
         self.store.lose()
-        self.holder.clear()
+        self._holder.clear()
 
     def save_store(self) -> None:
         """Redis writes a snapshot of itself."""
@@ -347,7 +250,7 @@ class World:
         """Redis comes back as it was at its snapshot."""
         if self._saved is not None:
             vars(self.store).update(copy.deepcopy(self._saved))
-            self.holder.clear()
+            self._holder.clear()
 
     def _contents(self) -> dict[str, Any]:
         kept = {"limits", "now", "full", "_epochs"}
@@ -356,7 +259,7 @@ class World:
     def damage(self, kind: Damage, merchant: str) -> None:
         """Redis forgets something."""
         lane = self.store.lanes.get(merchant)
-        self.holder.pop(merchant, None)
+        self._holder.pop(merchant, None)
         if kind == "leases":
             self.store.leases.clear()
         elif kind == "dirty":
@@ -407,7 +310,7 @@ class World:
 
     def _calm_round(self) -> None:
         self.pass_time(1000)
-        for slot in range(len(self._bridges)):
+        for slot in range(len(self.bridges)):
             self.run_bridge(slot)
         for slot in range(WORKERS):
             self.claim(slot)

@@ -1,0 +1,27 @@
+"""How the Kafka client is set up. Two of these are cures of its bugs, each tested on the real broker.
+
+``max_poll_records`` lies far above what a fetch can bring, so that each poll drains all that was fetched: a partition
+that is paused while partly drained is never read again after `resume`, and what is left over of a busy partition
+waits behind the long poll for an idle one. The fetch sizes bound memory instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+READING: Mapping[str, Any] = {
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "max_poll_records": 10**6,
+    "fetch_max_bytes": 4 * 1024 * 1024,
+    "max_partition_fetch_bytes": 1024 * 1024,
+    "fetch_max_wait_ms": 50,
+    "metrics_enabled": False,
+}
+# A killed member's partitions are given away only after its session; 6 s is the least that brokers allow by default.
+MEMBERSHIP: Mapping[str, Any] = {
+    "session_timeout_ms": 6000,
+    "heartbeat_interval_ms": 1500,
+    "reconnect_backoff_max_ms": 1000,
+}

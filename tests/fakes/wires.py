@@ -1,0 +1,93 @@
+"""The ways between a process and the services, on which a single call can go wrong as networks and kills allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, ParamSpec, TypeVar
+
+from pipeline.errors import TransientError
+from pipeline.ports import Append, Appended
+from tests.fakes.kafka import MemoryMember
+from tests.fakes.lane_store import MemoryLaneStore
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+Trouble = Literal["dies before", "dies after", "no answer", "reply lost", "late", "overtaken"]
+
+
+class Died(BaseException):
+    """The process was killed here."""
+
+
+@dataclass(slots=True)
+class Wire:
+    """Between one process and the services: the call number `at` meets `trouble`."""
+
+    late: list[Callable[[], object]]
+    overtake: Callable[[], None]
+    trouble: Trouble | None = None
+    at: int = 0
+
+    def __call__(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """Make the call, or what becomes of it."""
+        self.at -= 1
+        trouble = self.trouble if self.at == -1 else None
+        if trouble == "dies before":
+            raise Died
+        if trouble == "late":
+            self.late.append(lambda: function(*args, **kwargs))
+        if trouble in ("no answer", "late"):
+            raise TransientError(trouble)
+        if trouble == "overtaken":
+            self.overtake()
+        answer = function(*args, **kwargs)
+        if trouble == "dies after":
+            raise Died
+        if trouble == "reply lost":
+            raise TransientError(trouble)
+        return answer
+
+
+@dataclass(slots=True)
+class WiredStore:
+    """The lane store over a wire."""
+
+    wire: Wire
+    store: MemoryLaneStore
+    on_reset: Callable[[str], object]
+
+    def epoch(self) -> str:
+        return self.wire(self.store.epoch)
+
+    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
+        kept = [
+            Append(one.merchant, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
+            for one in appends
+        ]
+        return self.wire(self.store.add, epoch, fences, kept)
+
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+        return self.wire(self.store.acknowledged, epoch, partition, limit)
+
+    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+        self.wire(self._reset, epoch, fence, partition, merchant, base)
+
+    def _reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+        self.store.reset(epoch, fence, partition, merchant, base)
+        self.on_reset(merchant)
+
+
+@dataclass(slots=True)
+class WiredOffsets:
+    """Committed offsets over a wire."""
+
+    wire: Wire
+    member: MemoryMember
+
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+        return self.wire(self.member.committed, partitions)
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        self.wire(self.member.commit, dict(positions))
