@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from functools import cache
-from typing import Any
 
 import redis
 from celery import shared_task
@@ -57,9 +56,4 @@ def _get(name: str) -> bytes | None:
 def plain(word: str) -> None:
     """An ordinary task, for a queue that is no lane."""
     sink().rpush(key("plain"), word)
-
-
-@shared_task(name="retrying", bind=True, max_retries=1)  # type: ignore[untyped-decorator]  # Celery has no types
-def retrying(self: Any) -> None:
-    """An ordinary task that retries itself."""
-    raise self.retry()
+    time.sleep(float(_get("plain delay") or 0))

@@ -89,6 +89,7 @@ class Workshop:
     deployment: str
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    sink_url: str = ""
     group: int = 10
     lease: str = "2s"
     turn_limit: str = "5m"
@@ -153,7 +154,7 @@ class Workshop:
     def _own(self) -> dict[str, str]:
         return {
             "REDIS_URL": self.redis_url,
-            "RECORD_URL": self.redis_url,
+            "RECORD_URL": self.sink_url or self.redis_url,
             "RECORD_PREFIX": f"{self.deployment}:sink:",
             "PYTHONWARNINGS": "ignore",
         }
@@ -173,9 +174,9 @@ class Workshop:
 
     def feed(self, merchants: Iterable[str], each: int = 1) -> None:
         """Append so many events to each of these merchants' lanes, as one bridge without memory would."""
+        store, names = self.store, list(merchants)
         for _ in range(each):
-            appends = [self._next(merchant) for merchant in merchants]
-            answers = self.store.add(self.store.epoch(), {0: 1}, appends)
+            answers = store.add(store.epoch(), {0: 1}, [self._next(name) for name in names])
             assert not any(answer.damaged for answer in answers)
 
     def feed_raw(self, merchant: str, *values: bytes) -> None:
@@ -192,7 +193,7 @@ class Workshop:
         return self._append(merchant, [self._offset(merchant)])
 
     def _offset(self, merchant: str) -> int:
-        offset = sum(map(len, self.fed.values()))
+        offset = 1 + max((offsets[-1] for offsets in self.fed.values() if offsets), default=-1)
         self.fed[merchant].append(offset)
         return offset
 
@@ -205,27 +206,31 @@ class Workshop:
 
     # The sink
 
+    @property
+    def sink(self) -> redis.Redis:
+        return redis.Redis.from_url(self.sink_url or self.redis_url)
+
     def set(self, switch: str, value: str | int | float) -> None:
         """Turn a switch of the sink; "" turns it off."""
-        self.client.set(f"{self.deployment}:sink:{switch}", value)
+        self.sink.set(f"{self.deployment}:sink:{switch}", value)
 
     def mark(self, switch: str, *merchants: str) -> None:
         """Put merchants under a switch of the sink."""
-        self.client.sadd(f"{self.deployment}:sink:{switch}", *merchants)
+        self.sink.sadd(f"{self.deployment}:sink:{switch}", *merchants)
 
     def unmark(self, switch: str) -> None:
         """Take all merchants from under it."""
-        self.client.delete(f"{self.deployment}:sink:{switch}")
+        self.sink.delete(f"{self.deployment}:sink:{switch}")
 
     def turns(self) -> list[tuple[int, list[str]]]:
         """Turns begun: token and merchants."""
-        lines: list[bytes] = self.client.lrange(f"{self.deployment}:sink:turns", 0, -1)  # type: ignore[assignment]
+        lines: list[bytes] = self.sink.lrange(f"{self.deployment}:sink:turns", 0, -1)  # type: ignore[assignment]
         split = [line.decode().split() for line in lines]
         return [(int(words[0]), words[1:]) for words in split]
 
     def delivered(self) -> dict[str, list[tuple[int, int]]]:
         """What the sink took, in its order: per merchant (token, offset)."""
-        lines: list[bytes] = self.client.lrange(f"{self.deployment}:sink:log", 0, -1)  # type: ignore[assignment]
+        lines: list[bytes] = self.sink.lrange(f"{self.deployment}:sink:log", 0, -1)  # type: ignore[assignment]
         taken: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for token, merchant, *offsets in (line.decode().split() for line in lines):
             taken[merchant] += [(int(token), int(offset)) for offset in offsets]

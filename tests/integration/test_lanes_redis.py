@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import Celery
 
 from devstack.process import wait_until
 from pipeline.consumer import Outcome
@@ -18,7 +19,7 @@ from pipeline.errors import StoreFullError
 from pipeline.lanes.claim import Finished
 from pipeline.lanes.store import RedisLaneStore
 from pipeline.ports import Append
-from tests.fakes.workers import Workshop, wait
+from tests.fakes.workers import CONSUMER, Workshop, wait
 
 pytestmark = pytest.mark.integration
 
@@ -70,29 +71,47 @@ def server(tmp_path: Path, redis_url: str) -> Iterator[Server]:
     own.stop()
 
 
-def test_a_worker_outlives_a_redis_that_comes_back_empty(
-    server: Server, redis_url: str, tmp_path: Path
-) -> None:
+@pytest.fixture
+def shop(server: Server, redis_url: str, redis_namespace: str, tmp_path: Path) -> Iterator[Workshop]:
+    """A workshop whose lanes are in the own Redis, and its sink and switches in the other one."""
+    workshop = Workshop(server.url, redis_namespace.rstrip(":"), tmp_path, sink_url=redis_url, lease="1s")
+    yield workshop
+    workshop.close()
+
+
+def test_a_worker_outlives_a_redis_that_comes_back_empty(shop: Workshop, server: Server) -> None:
+    shop.set("delay", 0.3)
+    worker = shop.start()
+    for _ in range(2):
+        before = len(shop.turns())
+        shop.feed([str(n) for n in range(30)])
+        wait(lambda before=before: len(shop.turns()) > before, "turns run")  # type: ignore[misc]
+        server.stop()
+        server.start()
+        shop.refeed()
+        wait(lambda: shop.complete() and shop.empty(), "what was lost is taken again")
+    assert worker.alive()
+    wait(lambda: worker.pid in shop.beating(), "it beats again")
+
+
+def test_a_worker_outlives_it_with_a_plain_task_in_hand(shop: Workshop, server: Server) -> None:
     # Mutant: LaneQoS.restore_unacked is kombu's own: the worker dies of an AttributeError.
-    shop = Workshop(server.url, "restarted", tmp_path, environment={"RECORD_URL": redis_url}, lease="1s")
-    sink = redis.Redis.from_url(redis_url)
-    try:
-        worker = shop.start()
-        sink.set("restarted:sink:delay", 0.3)
-        for _ in range(2):
-            before = sink.llen("restarted:sink:turns")
-            shop.feed([str(n) for n in range(30)])
-            wait(lambda before=before: sink.llen("restarted:sink:turns") > before, "turns run")  # type: ignore[misc]
-            server.stop()
-            server.start()
-            shop.refeed()
-            wait(shop.empty, "what was lost is taken again")
-        assert worker.alive()
-        wait(lambda: worker.pid in shop.beating(), "it beats again")
-    finally:
-        shop.close()
-        for key in sink.scan_iter("restarted:*"):
-            sink.delete(key)
+    shop.set("plain delay", 3)
+    worker = shop.start("-Q", f"{CONSUMER},other")
+    publisher = Celery("publisher", broker=server.url, set_as_current=False)
+    publisher.conf.broker_transport_options = {
+        "global_keyprefix": f"{shop.deployment}:",
+        "priority_steps": [0],
+    }
+    publisher.send_task("plain", args=("word",), queue="other")
+    publisher.close()
+    wait(lambda: shop.sink.llen(f"{shop.deployment}:sink:plain") == 1, "the plain task runs")
+    server.stop()
+    wait(lambda: "onnection" in worker.log.read_text(), "the worker notices")
+    server.start()
+    shop.feed(["6"])
+    shop.drained()
+    assert worker.alive()
 
 
 def test_a_full_redis_refuses_events_and_lets_lanes_drain(server: Server) -> None:

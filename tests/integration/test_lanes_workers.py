@@ -174,6 +174,19 @@ def test_sigterm_finishes_what_runs_and_gives_back_what_waits(workshop: Workshop
     shop.drained()
 
 
+def test_a_turn_that_ends_after_sigterm_is_acknowledged_at_once(workshop: Workshops) -> None:
+    # Mutant: outcomes wait for the last turn, which a SIGKILL may end.
+    shop = workshop(lease="60s", group=1)
+    worker = shop.start()
+    for n, delay in enumerate((60, 3)):
+        shop.set("delay", delay)
+        shop.feed([str(n)])
+        wait(lambda n=n: len(shop.turns()) > n, "the turn is begun")  # type: ignore[misc]
+    os.kill(worker.pid, signal.SIGTERM)
+    wait(lambda: shop.store.lengths("01") == {"0": 1, "1": 0}, "the short one is acknowledged")
+    assert worker.alive()
+
+
 def test_an_idle_worker_ends_at_once(workshop: Workshops) -> None:
     shop = workshop()
     worker = shop.start()
