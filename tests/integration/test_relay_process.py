@@ -1,0 +1,172 @@
+"""The capture process on real services: whatever ends it, every commit arrives, each merchant's in order."""
+
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from devstack.process import wait_until
+from pipeline.control import snapshots
+from pipeline.domain.event import Event, decode
+from tests.conftest import SourceDatabase
+from tests.integration.capture_process import TOPIC, Site, site
+from tests.integration.captured import NAME, Captured
+from tests.integration.kafka_topic import read_topic
+
+pytestmark = pytest.mark.integration
+Published = Callable[[], list[Event]]
+
+
+@pytest.fixture
+def topic(kafka_topic: Callable[..., str]) -> str:
+    return kafka_topic(3, **TOPIC)
+
+
+@pytest.fixture
+def running(
+    captured: Captured,
+    capture_databases: tuple[SourceDatabase, str],
+    topic: str,
+    variables: Mapping[str, str],
+    redis_url: str,
+    tmp_path: Path,
+) -> Site:
+    captured.run("create table t (id bigint primary key, merchant_id integer, v integer)")
+    captured.install(t="merchant_id")
+    return site(tmp_path, captured, capture_databases[1], topic, variables)
+
+
+@pytest.fixture
+def published(kafka_bootstrap: str, topic: str) -> Published:
+    def read() -> list[Event]:
+        return [decode(record.value, record.key.decode()) for record in read_topic(kafka_bootstrap, topic)]
+
+    return read
+
+
+def keys(published: Published) -> set[object]:
+    return {event.key["id"] for event in published()}
+
+
+def in_order(events: list[Event]) -> bool:
+    """Each merchant's first deliveries come in the order of their versions; one writer made them all."""
+    newest: dict[str, int] = {}
+    seen = set()
+    for event in events:
+        if event.op == "r" or (event.merchant, event.version) in seen:
+            continue
+        seen.add((event.merchant, event.version))
+        if event.version < newest.get(event.merchant, 0):
+            return False
+        newest[event.merchant] = event.version
+    return True
+
+
+def test_killed_at_any_point_it_loses_nothing(
+    captured: Captured, running: Site, published: Published
+) -> None:
+    # Mutant: finish_batch before the acknowledgements loses the batch at relay.midway.
+    points = ["relay.batch:2", "relay.published:2", "relay.finished:2", "relay.midway:1", "snapshot.chunk:1"]
+    request = snapshots.request(captured.database, NAME)
+    expected = set()
+    for place, point in enumerate(points):
+        first = place * 10_000
+        captured.run(
+            f"insert into t select g, g % 7, 0 from generate_series({first + 1}, {first + 5000}) g",
+            f"update t set v = 1, merchant_id = merchant_id + 1 where id = {first + 1}",
+            f"delete from t where id = {first + 2}",
+        )
+        expected |= set(range(first + 1, first + 5001))
+        running.killed(point)
+    with running.relay():
+        assert wait_until(lambda: _finished(captured, request), 20)
+        captured.run("insert into t values (0, 0, 0)")
+        assert wait_until(lambda: 0 in keys(published), 20, pause=0.3)
+    events = published()
+    assert {event.key["id"] for event in events if event.op == "c"} == expected | {0}
+    assert {event.key["id"] for event in events if event.op == "r"} == {
+        id for id in expected if id % 10_000 != 2
+    }
+    assert in_order(events)
+    assert len(events) > len({(event.merchant, event.version) for event in events})
+
+
+def _finished(captured: Captured, request: int) -> bool:
+    state = snapshots.load(captured.database, request)
+    assert state is not None and state.status != "failed"
+    return state.finished
+
+
+def test_it_comes_back_after_postgresql_ended_its_session(
+    captured: Captured, running: Site, published: Published
+) -> None:
+    with running.relay() as relay:
+        captured.run("insert into t values (1, 6, 0)")
+        assert wait_until(lambda: keys(published) == {1}, 20, pause=0.2)
+        assert _end_sessions(captured.source) == 1
+        captured.run("insert into t values (2, 6, 0)")
+        assert wait_until(lambda: keys(published) == {1, 2}, 20, pause=0.2)
+        assert relay.poll() is None
+
+
+def _end_sessions(source: SourceDatabase) -> int:
+    with psycopg.connect(source.admin_url, autocommit=True) as admin:
+        ended = admin.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and application_name = 'pipeline capture'"
+        )
+        return len(ended.fetchall())
+
+
+def test_a_second_relay_stands_by_and_takes_over(
+    captured: Captured, running: Site, published: Published
+) -> None:
+    first = running.command("capture", "run", NAME)
+    try:
+        captured.run("insert into t values (1, 6, 0)")
+        assert wait_until(lambda: keys(published) == {1}, 20, pause=0.2)
+        with running.relay() as second:
+            assert second.stdout is not None
+            while "standing by" not in second.stdout.readline():
+                assert second.poll() is None
+            first.send_signal(signal.SIGKILL)
+            captured.run("insert into t values (2, 6, 0)")
+            assert wait_until(lambda: keys(published) == {1, 2}, 20, pause=0.2)
+    finally:
+        first.kill()
+        first.communicate()
+
+
+def test_a_commit_later_than_its_tick_is_published_without_further_traffic(
+    captured: Captured, running: Site, published: Published
+) -> None:
+    # Mutant: without the probe the event waits for the next write.
+    with running.relay(), captured.writer() as writer:
+        with writer.transaction():
+            writer.execute("insert into t values (1, 6, 0)")
+            captured.run("insert into t values (2, 6, 0)")
+            assert wait_until(lambda: keys(published) == {2}, 20, pause=0.2)
+        assert wait_until(lambda: keys(published) == {1, 2}, 10, pause=0.2)
+
+
+def test_the_commands_install_snapshot_and_uninstall(
+    captured: Captured, running: Site, published: Published
+) -> None:
+    captured.run("insert into t values (1, 6, 0)")
+    for arguments, said in (
+        (("install", NAME), "1 tables captured"),
+        (("install", NAME, "--dry-run"), "CREATE OR REPLACE TRIGGER"),
+        (("snapshot", NAME, "--no-wait"), "requested"),
+    ):
+        output, _ = running.command("capture", *arguments).communicate(timeout=30)
+        assert said in output
+    with running.relay():
+        output, _ = running.command("capture", "snapshot", NAME).communicate(timeout=30)
+        assert "1 rows published" in output
+        refused = running.command("capture", "uninstall", NAME)
+        output, _ = refused.communicate(timeout=30)
+        assert refused.returncode == 1 and "is running" in output
+    output, _ = running.command("capture", "uninstall", NAME, "--reason", "test").communicate(timeout=30)
+    assert "nothing of ours is left" in output

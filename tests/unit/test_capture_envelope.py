@@ -1,0 +1,166 @@
+"""The spliced envelope is exactly the one that consumers decode, and huge rows are cut the same way every time."""
+
+import json
+import string
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.capture import oversize
+from pipeline.capture.envelope import Envelopes
+from pipeline.capture.queue import Batch, Mark
+from pipeline.capture.queue import Event as QueueEvent
+from pipeline.capture.rows import SourceRow
+from pipeline.domain.event import Event, decode
+from pipeline.domain.table import Column, Table
+from pipeline.domain.version import MAX_EV_ID, MAX_GENERATION, pack
+from pipeline.errors import PermanentError
+
+MERCHANTS = st.text(string.ascii_letters + string.digits, min_size=1, max_size=64)
+VALUES = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=30)
+IMAGES = st.dictionaries(st.text(min_size=1, max_size=10), VALUES, min_size=1, max_size=5)
+KEYS = st.dictionaries(
+    st.text(min_size=1, max_size=10), st.integers(0, 2**53) | st.text(max_size=9), min_size=1
+)
+NUMBERS = st.integers(0, 2**53)
+NAME = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=20)
+
+
+def table(name: str = "public.t", type_: str = "t") -> Table:
+    return Table("shop", name, type_, "merchant_id", ("id",), (Column("id", "integer"),))
+
+
+def batch(generation: int = 1, tick: int = 1) -> Batch:
+    return Batch(1, tick, generation, "1:1:", 1, 1, [], [])
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def image(raw: msgspec.Raw) -> Any:
+    return json.loads(bytes(raw))
+
+
+@given(
+    name=NAME,
+    type_=NAME,
+    merchant=MERCHANTS,
+    key=KEYS,
+    before=st.none() | IMAGES,
+    after=IMAGES,
+    numbers=st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    ev=st.integers(0, MAX_EV_ID),
+    generation=st.integers(1, MAX_GENERATION),
+    op=st.sampled_from(["c", "u", "u1", "d"]),
+)
+def test_a_change_decodes_to_what_went_in(
+    name: str,
+    type_: str,
+    merchant: str,
+    key: dict[str, int | str],
+    before: dict[str, object] | None,
+    after: dict[str, object],
+    numbers: tuple[int, int, int, int],
+    ev: int,
+    generation: int,
+    op: str,
+) -> None:
+    txid, tick, ts_ms, pub_ms = numbers
+    new = None if op == "d" else after
+    event = QueueEvent(
+        ev,
+        txid,
+        op,
+        compact(new) if new else None,
+        name,
+        compact(before) if before else None,
+        merchant,
+        compact(key),
+        ts_ms,
+    )
+    value = Envelopes("shop", [table(name, type_)]).change(event, batch(generation, tick), pub_ms)
+    assert value is not None
+    got = decode(value, merchant)
+    sub = 1 if op == "u1" else 0
+    assert (got.op, got.src, got.table, got.type, got.key) == (op[0], "shop", name, type_, key)
+    assert (got.merchant, got.version, got.gen, got.ev, got.sub) == (
+        merchant,
+        pack(generation, ev, 0, sub),
+        generation,
+        ev,
+        sub,
+    )
+    assert (got.txid, got.tick, got.ts_ms, got.pub_ms) == (txid, tick, ts_ms, pub_ms)
+    assert (got.schema, image(got.before), image(got.after)) == (table().shape, before, new)
+    assert msgspec.json.decode(value, type=Event) == msgspec.json.decode(msgspec.json.encode(got), type=Event)
+
+
+def test_a_snapshot_row_wins_against_the_event_of_its_number_only() -> None:
+    row = SourceRow("6", '{"id":1}', '{"id":1,"v":"x"}')
+    now = round(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    value = Envelopes("shop", [table()]).row("public.t", row, Mark(9, 77, 3), 5, now, now + 1)
+    got = decode(value, "6")
+    assert (got.op, got.version, got.gen, got.ev, got.txid, got.tick) == ("r", pack(3, 9, 1), 3, 9, 77, 5)
+    assert (image(got.before), got.row()) == (None, {"id": 1, "v": "x"})
+
+
+@pytest.mark.parametrize("op", ["c", "u", "u1"])
+def test_a_row_without_image_is_no_event(op: str) -> None:
+    event = QueueEvent(1, 1, op, None, "public.t", None, "6", '{"id":1}', 0)
+    assert Envelopes("shop", [table()]).change(event, batch(), 0) is None
+
+
+def test_an_unknown_table_stops_the_relay() -> None:
+    event = QueueEvent(1, 1, "d", None, "public.u", None, "6", '{"id":1}', 0)
+    with pytest.raises(PermanentError, match=r'"public\.u"'):
+        Envelopes("shop", [table()]).change(event, batch(), 0)
+
+
+def change(before: str | None, after: str | None) -> tuple[bytes, Event]:
+    op = "d" if after is None else "u"
+    event = QueueEvent(1, 1, op, after, "public.t", before, "6", '{"id":1}', 0)
+    value = Envelopes("shop", [table()]).change(event, batch(), 0)
+    assert value is not None
+    return value, decode(value, "6")
+
+
+def row(**columns: str) -> str:
+    return compact({"id": 1, **columns})
+
+
+def test_a_record_that_fits_is_left_alone() -> None:
+    half = "é" * (oversize.LIMIT // 5)
+    _, event = change(row(v=half), row(v=half))
+    assert (image(event.before)["v"], image(event.after)["v"]) == (half, half)
+
+
+def test_the_old_row_goes_first() -> None:
+    # Mutant: without the cut the producer refuses the record, and the batch can never be finished.
+    value, event = change(row(v="x" * 600_000), row(v="é" * 300_000, w="y"))
+    assert len(value) <= oversize.LIMIT
+    assert image(event.before) is None and image(event.after) == {"id": 1, "v": "é" * 300_000, "w": "y"}
+
+
+def test_then_the_largest_columns_of_the_new_row() -> None:
+    large = row(a="x" * 700_000, b="y" * 600_000, c="z" * 500_000, d="small")
+    value, event = change(row(v="old"), large)
+    assert len(value) <= oversize.LIMIT
+    assert image(event.after) == {"id": 1, "a": None, "b": None, "c": "z" * 500_000, "d": "small"}
+
+
+def test_a_change_and_a_snapshot_of_one_row_are_cut_alike() -> None:
+    large = row(a="x" * 1_040_000, b="y" * 200)
+    _, live = change(row(v="old"), large)
+    source_row = SourceRow("6", '{"id":1}', large)
+    read = decode(Envelopes("shop", [table()]).row("public.t", source_row, Mark(1, 1, 1), 1, 0, 0), "6")
+    assert bytes(live.after) == bytes(read.after) and image(read.after)["b"] == "y" * 200
+
+
+def test_a_huge_deleted_row_keeps_its_key() -> None:
+    value, event = change(row(v="x" * 2_000_000), None)
+    assert len(value) <= oversize.LIMIT and event.key == {"id": 1} and image(event.before) is None
