@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.environment import Environment, sentence
+from pipeline.environment import read as read_environment
 from pipeline.errors import ConfigurationError
 from pipeline.toml_lines import line_of
 
@@ -150,21 +152,6 @@ class Configuration(_Section):
         return self.sources[source].tables[table].type or table.split(".", 1)[1]
 
 
-class Environment(BaseModel):
-    """Addresses and secrets. Every value is hidden in reprs; errors name the variable, never its value."""
-
-    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
-
-    control_database_url: Annotated[SecretStr, Field(alias="CONTROL_DATABASE_URL")]
-    kafka_bootstrap_servers: Annotated[str, Field(alias="KAFKA_BOOTSTRAP_SERVERS", min_length=3)]
-    redis_url: Annotated[SecretStr, Field(alias="REDIS_URL")]
-    elasticsearch_url: Annotated[SecretStr, Field(alias="ELASTICSEARCH_URL")]
-    redshift_url: Annotated[SecretStr, Field(alias="REDSHIFT_URL")]
-    s3_bucket: Annotated[str, Field(alias="S3_BUCKET", pattern=r"^[a-z0-9][a-z0-9.-]{2,62}$")]
-    port: Annotated[int, Field(alias="PORT", ge=1, le=65535)] = 8000
-    source_urls: dict[str, SecretStr] = {}
-
-
 class Settings(BaseModel):
     """Configuration and environment together: what every process starts from."""
 
@@ -220,10 +207,10 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     variables = dict(environ) if environ is not None else _process_environment(directory)
     path = directory / variables.get("PIPELINE_CONFIG", "pipeline.toml")
     configuration, sources, problems = _configuration(path)
-    environment, more = _environment(variables, sources)
-    if configuration is None or environment is None:
+    found, more = read_environment(variables, sources)
+    if configuration is None or found is None:
         raise ConfigurationError(tuple(problems + more))
-    return Settings(path=path, configuration=configuration, environment=environment)
+    return Settings(path=path, configuration=configuration, environment=found)
 
 
 def _process_environment(directory: Path) -> dict[str, str]:
@@ -262,48 +249,4 @@ def _toml_problem(path: Path, text: str, problem: Any) -> str:
         message = "is not a setting of this version"
     elif problem["type"] == "missing":
         message = "is required"
-    return f"{path}:{line_of(text, location)}: {'.'.join(location) or 'file'} {_sentence(message)}"
-
-
-def _sentence(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
-def _environment(
-    variables: Mapping[str, str], sources: Sequence[str]
-) -> tuple[Environment | None, list[str]]:
-    names = {source: f"{source.upper()}_DATABASE_URL" for source in sources}
-    urls = {source: variables[name] for source, name in names.items() if variables.get(name)}
-    problems = [
-        f"environment: {name} is required (the URL of source {s})"
-        for s, name in names.items()
-        if s not in urls
-    ]
-    problems += _url_problems(variables, names)
-    try:
-        environment = Environment.model_validate({**variables, "source_urls": urls})
-    except ValidationError as error:
-        return None, problems + [_variable_problem(problem) for problem in error.errors()]
-    return (None, problems) if problems else (environment, [])
-
-
-def _variable_problem(problem: Any) -> str:
-    message = "is required" if problem["type"] == "missing" else _sentence(problem["msg"])
-    return f"environment: {problem['loc'][0]} {message}"
-
-
-_SCHEMES = {
-    "CONTROL_DATABASE_URL": ("postgresql://", "postgres://"),
-    "REDIS_URL": ("redis://", "rediss://"),
-    "ELASTICSEARCH_URL": ("http://", "https://"),
-    "REDSHIFT_URL": ("redshift://",),
-}
-
-
-def _url_problems(variables: Mapping[str, str], source_names: Mapping[str, str]) -> list[str]:
-    schemes = _SCHEMES | dict.fromkeys(source_names.values(), _SCHEMES["CONTROL_DATABASE_URL"])
-    return [
-        f"environment: {name} must start with {' or '.join(expected)}"
-        for name, expected in schemes.items()
-        if variables.get(name) and not variables[name].startswith(expected)
-    ]
+    return f"{path}:{line_of(text, location)}: {'.'.join(location) or 'file'} {sentence(message)}"

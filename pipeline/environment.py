@@ -1,0 +1,67 @@
+"""Addresses and secrets from the environment: every problem names the variable, never its value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+
+class Environment(BaseModel):
+    """Addresses and secrets. Every value is hidden in reprs; errors name the variable, never its value."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    control_database_url: Annotated[SecretStr, Field(alias="CONTROL_DATABASE_URL")]
+    kafka_bootstrap_servers: Annotated[str, Field(alias="KAFKA_BOOTSTRAP_SERVERS", min_length=3)]
+    redis_url: Annotated[SecretStr, Field(alias="REDIS_URL")]
+    elasticsearch_url: Annotated[SecretStr, Field(alias="ELASTICSEARCH_URL")]
+    redshift_url: Annotated[SecretStr, Field(alias="REDSHIFT_URL")]
+    s3_bucket: Annotated[str, Field(alias="S3_BUCKET", pattern=r"^[a-z0-9][a-z0-9.-]{2,62}$")]
+    port: Annotated[int, Field(alias="PORT", ge=1, le=65535)] = 8000
+    source_urls: dict[str, SecretStr] = {}
+
+
+def read(variables: Mapping[str, str], sources: Sequence[str]) -> tuple[Environment | None, list[str]]:
+    """The environment of these sources, or None and everything that is wrong with it, one sentence each."""
+    names = {source: f"{source.upper()}_DATABASE_URL" for source in sources}
+    urls = {source: variables[name] for source, name in names.items() if variables.get(name)}
+    problems = [
+        f"environment: {name} is required (the URL of source {s})"
+        for s, name in names.items()
+        if s not in urls
+    ]
+    problems += _url_problems(variables, names)
+    try:
+        environment = Environment.model_validate({**variables, "source_urls": urls})
+    except ValidationError as error:
+        return None, problems + [_variable_problem(problem) for problem in error.errors()]
+    return (None, problems) if problems else (environment, [])
+
+
+def sentence(message: str) -> str:
+    """A validator's message as the end of a sentence."""
+    return message[:1].lower() + message[1:]
+
+
+def _variable_problem(problem: Any) -> str:
+    message = "is required" if problem["type"] == "missing" else sentence(problem["msg"])
+    return f"environment: {problem['loc'][0]} {message}"
+
+
+_SCHEMES = {
+    "CONTROL_DATABASE_URL": ("postgresql://", "postgres://"),
+    "REDIS_URL": ("redis://", "rediss://"),
+    "ELASTICSEARCH_URL": ("http://", "https://"),
+    "REDSHIFT_URL": ("redshift://",),
+}
+
+
+def _url_problems(variables: Mapping[str, str], source_names: Mapping[str, str]) -> list[str]:
+    schemes = _SCHEMES | dict.fromkeys(source_names.values(), _SCHEMES["CONTROL_DATABASE_URL"])
+    return [
+        f"environment: {name} must start with {' or '.join(expected)}"
+        for name, expected in schemes.items()
+        if variables.get(name) and not variables[name].startswith(expected)
+    ]
