@@ -144,10 +144,10 @@ class Deployment:
             session.execute(sql.SQL("create database {} owner pipeline").format(name))
         self.start_redis()
 
-    def install(self) -> None:
+    def install(self, sources: Sequence[str] = SOURCES) -> None:
         """Everything ``pipeline migrate`` and ``capture install`` do."""
         self.run("migrate")
-        for source in SOURCES:
+        for source in sources:
             self.run("capture", "install", source)
 
     def run(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
@@ -178,10 +178,7 @@ class Deployment:
         """Restart `process` so that it dies (or stops) at its next pass of `point`, and wait until it has."""
         self.arm(process, f"{point}:1:{signal_name}")
         if signal_name == "STOP":
-            pid = self.supervisor.pid(process)
-            assert wait_until(lambda: _stopped(pid), 60), (
-                f"{process} did not pass {point}; see {self._log(process)}"
-            )
+            self.await_stop(process)
         else:
             self.await_death(process)
 
@@ -205,17 +202,33 @@ class Deployment:
         return f"{self.supervisor.log(process)}: {self.supervisor.log(process).read_text()[-1500:]}"
 
     def arm(self, process: str, failpoints: str) -> None:
-        """Restart `process` with these failpoints; its start after that has none."""
-        old = self.supervisor.pid(process)
-        starts = self.supervisor.restarts(process)
+        """Start or restart `process` with these failpoints; its start after that has none."""
         self.supervisor.set_env(process, {"PIPELINE_FAILPOINTS": failpoints})
-        if old is not None:
-            self.supervisor.signal(process, signal.SIGTERM)
-        assert wait_until(lambda: self.supervisor.restarts(process) > starts, 40), (
-            f"{process} did not end on SIGTERM"
-        )
+        if self.supervisor.log(process).exists():  # it was started before
+            self.restart(process)
+        else:
+            self.start(process)
         self.supervisor.set_env(process, {"PIPELINE_FAILPOINTS": ""})
         self._armed[process] = self.supervisor.restarts(process)
+
+    def start(self, *processes: str) -> None:
+        """Start these processes, save those that run."""
+        for process in processes:
+            self.supervisor.start(process)
+
+    def restart(self, process: str) -> None:
+        """SIGTERM, and wait until it has ended and was started again; one that is stopped is woken for it."""
+        starts = self.supervisor.restarts(process)
+        if self.supervisor.pid(process) is not None:
+            self.supervisor.signal(process, signal.SIGTERM)
+            self.supervisor.signal(process, signal.SIGCONT)
+        again = wait_until(lambda: self.supervisor.restarts(process) > starts, 40)
+        assert again, f"{process} did not end on SIGTERM"
+
+    def await_stop(self, process: str) -> None:
+        """Wait until a process has stopped itself at its failpoint."""
+        pid = self.supervisor.pid(process)
+        assert wait_until(lambda: _stopped(pid), 60), f"{process} did not stop; see {self._log(process)}"
 
     def catch_up(self, consumer: str, timeout: float = 60) -> None:
         """Wait until the sink has accepted all that is in the topic now."""
