@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 from pipeline.domain.routing import partition_of
 from pipeline.errors import PipelineError, TransientError
 
-OUTSTANDING, OUTSTANDING_BYTES = 2_000, 8 * 1024 * 1024
+OUTSTANDING, OUTSTANDING_BYTES = 4_000, 8 * 1024 * 1024
 _DAY_MS = 24 * 3600 * 1000
 
 
