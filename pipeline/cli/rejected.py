@@ -21,7 +21,7 @@ def rejected() -> None:
 
 @rejected.command("list")
 @click.argument("consumer")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", default=50, show_default=True, help="Events to list, at most.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def list_(consumer: str, limit: int, as_json: bool) -> None:
     """The newest events that CONSUMER set aside. Payloads are not shown."""
