@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.capture import oversize
-from pipeline.capture.queue import Batch, Event, Mark
+from pipeline.capture.marks import Mark
+from pipeline.capture.queue import Batch, Event
 from pipeline.capture.rows import SourceRow
 from pipeline.domain.event import ENVELOPE_VERSION
 from pipeline.domain.table import Table

@@ -11,7 +11,8 @@ from psycopg import sql
 from pipeline import settings
 from pipeline.capture import catalog, triggers
 from pipeline.capture.identity import Identity, next_identity
-from pipeline.capture.queue import CONSUMER, QUEUE, acquire, queue_names, take_mark
+from pipeline.capture.marks import take_mark
+from pipeline.capture.queue import CONSUMER, QUEUE, acquire, queue_names
 from pipeline.capture.session import Connection, session
 from pipeline.control import actions, sources, tables
 from pipeline.control.database import ControlDatabase

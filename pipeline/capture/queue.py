@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
-from psycopg.pq import TransactionStatus
 
 from pipeline.capture.session import Connection
 from pipeline.capture.triggers import QueueNames
@@ -53,15 +52,6 @@ class Batch:
     bound: int
     late: Sequence[int]
     running: Sequence[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A bound: whatever a snapshot with xmin above ``txid`` cannot see has an ev_id above ``ev``."""
-
-    ev: int
-    txid: int
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,42 +207,6 @@ def queue_names(connection: Connection) -> QueueNames | None:
 def acquire(connection: Connection) -> bool:
     """Become this source's only relay; False while another one is. The session holds it until it ends."""
     return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)))
-
-
-def take_mark(connection: Connection) -> Mark:
-    """Take a mark; the session must be outside of a transaction.
-
-    Three steps that must stay in this order: draw the ev_id, then get a transaction id, then commit it durably.
-    Older marks than the newest that is valid by now can never be the better choice again and are deleted.
-    """
-    if connection.info.transaction_status != TransactionStatus.IDLE:
-        raise ValueError("a mark is taken outside of any transaction")
-    ev = _one(
-        connection, "SELECT nextval(queue_event_seq::regclass) FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
-    )
-    row = connection.execute(_MARK, (ev,)).fetchone()
-    if row is None:
-        raise PermanentError("the source has lost its identity", hint="run: pipeline capture install SOURCE")
-    connection.execute(
-        "DELETE FROM cdc.marks WHERE ev_id < (SELECT max(ev_id) FROM cdc.marks"
-        " WHERE txid < txid_snapshot_xmin(txid_current_snapshot()))"
-    )
-    return Mark(ev, *row)
-
-
-_MARK = """
-WITH durable AS (SELECT set_config('synchronous_commit', 'on', true))
-INSERT INTO cdc.marks (ev_id, generation) SELECT %s, generation FROM cdc.identity, durable RETURNING txid, generation
-"""
-
-
-def valid_mark(connection: Connection) -> Mark | None:
-    """The newest mark that bounds the snapshot of the transaction this is called in."""
-    row = connection.execute(
-        "SELECT ev_id, txid, generation FROM cdc.marks WHERE txid < txid_snapshot_xmin(txid_current_snapshot())"
-        " ORDER BY ev_id DESC LIMIT 1"
-    ).fetchone()
-    return None if row is None else Mark(*row)
 
 
 def nudge(connection: Connection) -> None:

@@ -16,8 +16,9 @@ import structlog
 
 from pipeline.capture import rows
 from pipeline.capture.envelope import Envelopes
+from pipeline.capture.marks import Mark, take_mark, valid_mark
 from pipeline.capture.publisher import OUTSTANDING, Publisher
-from pipeline.capture.queue import Batch, Mark, Queue, take_mark, valid_mark
+from pipeline.capture.queue import Batch, Queue
 from pipeline.control import snapshots as requests
 from pipeline.control.database import ControlDatabase
 from pipeline.domain.table import Table

@@ -16,7 +16,7 @@ import msgspec
 from elasticsearch import Elasticsearch
 
 from pipeline.bridge import progress
-from pipeline.capture import queue, rows
+from pipeline.capture import marks, queue, rows
 from pipeline.capture.session import Connection, session
 from pipeline.control import rejected, tables
 from pipeline.control.database import ControlDatabase
@@ -106,7 +106,7 @@ class Verification:
         self._tell(f"{name}: taking a snapshot")
         url = self._settings.source_url(name)
         with session(url) as marker, session(url) as connection:
-            mark = queue.take_mark(marker)
+            mark = marks.take_mark(marker)
             while True:
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 seen, xmin = _one(

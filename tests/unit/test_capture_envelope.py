@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.capture import oversize
 from pipeline.capture.envelope import Envelopes
-from pipeline.capture.queue import Batch, Mark
+from pipeline.capture.marks import Mark
+from pipeline.capture.queue import Batch
 from pipeline.capture.queue import Event as QueueEvent
 from pipeline.capture.rows import SourceRow
 from pipeline.domain.event import Event, decode
