@@ -12,14 +12,14 @@ import redis
 from rich.console import Console
 
 from pipeline import settings as configuration
-from pipeline.capture import catalog
-from pipeline.capture.session import session
 from pipeline.capture.topics import check_topic
-from pipeline.cli.migrate import configured_tables
+from pipeline.cli.migrate import tables_of
 from pipeline.control.database import ControlDatabase, require_migrated
+from pipeline.domain.table import Table
 from pipeline.errors import ConfigurationError, PipelineError
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.search.client import connect as connect_search
+from pipeline.search.client import translated
 from pipeline.search.mapping import check_indices
 from pipeline.settings import Settings
 from pipeline.warehouse.storage import Bucket
@@ -44,7 +44,7 @@ def check() -> None:
         wrong += len(problems)
         console.print(f"[{'red' if problems else 'green'}]{'✗' if problems else '✓'}[/] {name}")
         for problem in problems:
-            console.print(f"    {problem}", markup=False)
+            console.print(f"    {problem}", markup=False, soft_wrap=True)
     sys.exit(1 if wrong else 0)
 
 
@@ -59,15 +59,16 @@ def _problems(ask: Callable[[], Sequence[str]]) -> Sequence[str]:
 
 def _probes(settings: Settings) -> Iterator[Probe]:
     environment = settings.environment
+    tables: list[Table] = []
     yield "control database", lambda: _control(settings)
     for name in settings.configuration.sources:
-        yield f"source {name}", partial(_source, settings, name)
+        yield f"source {name}", partial(_source, settings, name, tables)
     kafka, deployment = environment.kafka_bootstrap_servers, settings.configuration.deployment
     yield f"Kafka, topic {settings.datastream.topic}", lambda: check_topic(kafka, deployment)
     yield "Redis", lambda: _redis(environment.redis_url.get_secret_value())
-    yield "Elasticsearch", lambda: _search(settings)
+    yield "Elasticsearch", lambda: _search(settings, tables)
     yield f"S3, bucket {environment.s3_bucket}", lambda: _bucket(environment.s3_bucket)
-    yield "Redshift", lambda: check_tables(settings, configured_tables(settings))
+    yield "Redshift", lambda: check_tables(settings, tables)
     for name in settings.configuration.consumers:
         yield f"consumer {name}", partial(_handler, settings, name)
 
@@ -77,9 +78,9 @@ def _control(settings: Settings) -> list[str]:
     return []
 
 
-def _source(settings: Settings, name: str) -> list[str]:
-    with session(settings.source_url(name)) as connection:
-        catalog.read(connection, name, settings.source(name))
+def _source(settings: Settings, name: str, tables: list[Table]) -> list[str]:
+    """Adds the source's tables to `tables`: what the sinks must hold is asked of the sources that answer, once."""
+    tables += tables_of(settings, name)
     return []
 
 
@@ -97,9 +98,11 @@ def _redis(url: str) -> list[str]:
     )
 
 
-def _search(settings: Settings) -> list[str]:
+def _search(settings: Settings, tables: Sequence[Table]) -> list[str]:
     with connect_search(settings.environment.elasticsearch_url.get_secret_value()) as client:
-        return check_indices(client, settings, configured_tables(settings))
+        with translated("asking for its version"):
+            client.info()
+        return check_indices(client, settings, tables)
 
 
 def _bucket(name: str) -> list[str]:

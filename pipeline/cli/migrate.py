@@ -11,6 +11,7 @@ from pipeline.capture.topics import ensure_topic
 from pipeline.control.database import ControlDatabase
 from pipeline.control.database import migrate as migrate_control
 from pipeline.domain.table import Table
+from pipeline.errors import TransientError
 from pipeline.search.client import connect
 from pipeline.search.mapping import ensure_indices
 from pipeline.settings import Settings
@@ -37,11 +38,18 @@ def migrate() -> None:
 
 def configured_tables(settings: Settings) -> list[Table]:
     """Every configured table as its source's catalog has it now."""
-    tables: list[Table] = []
-    for name, source in settings.configuration.sources.items():
-        with session(settings.source_url(name)) as connection:
-            tables += catalog.read(connection, name, source)
-    return tables
+    return [table for name in settings.configuration.sources for table in tables_of(settings, name)]
+
+
+def tables_of(settings: Settings, source: str) -> list[Table]:
+    """The configured tables of one source; TransientError names the source that does not answer."""
+    try:
+        with session(settings.source_url(source)) as connection:
+            return catalog.read(connection, source, settings.source(source))
+    except TransientError as error:
+        raise TransientError(
+            f"source {source}: {error.what}", hint=f"see {source.upper()}_DATABASE_URL"
+        ) from error
 
 
 def _tell(what: str, made: list[str]) -> None:

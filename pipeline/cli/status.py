@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import click
+import redis
 from rich.console import Console, RenderableType
 from rich.table import Table
 
@@ -20,7 +21,7 @@ from pipeline.capture import queue
 from pipeline.capture.session import session
 from pipeline.control import parts, rejected, snapshots
 from pipeline.control.database import ControlDatabase
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, TransientError
 from pipeline.lanes.claim import Overview
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import Settings
@@ -117,8 +118,11 @@ def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> l
 
 
 def _processes(settings: Settings) -> list[ProcessState]:
-    with connect(settings.environment.redis_url.get_secret_value()) as client:
-        return heartbeats(client, settings.deployment)
+    try:
+        with connect(settings.environment.redis_url.get_secret_value()) as client:
+            return heartbeats(client, settings.deployment)
+    except redis.RedisError as error:
+        raise TransientError(f"Redis does not answer: {type(error).__name__}", hint="see REDIS_URL") from error
 
 
 def _screen(state: State) -> list[RenderableType]:
