@@ -6,7 +6,7 @@ Migrations only go forward and are written so that the previous release can run 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -17,13 +17,6 @@ from psycopg.rows import TupleRow
 from pipeline.errors import PermanentError, TransientError
 
 Connection = psycopg.Connection[TupleRow]
-# A server that has gone dark is noticed within 20 s, not when TCP gives up.
-_ALIVE: Mapping[str, int] = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 20_000,
-}
 _MIGRATION_LOCK = 0x70697065  # "pipe": two releases that start together migrate one after the other
 
 
@@ -65,7 +58,15 @@ class ControlDatabase:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
             connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=5, application_name="pipeline", **_ALIVE
+                self._url,
+                autocommit=True,
+                connect_timeout=5,
+                application_name="pipeline",
+                # A server that has gone dark is noticed within 20 s, not when TCP gives up.
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=2,
+                tcp_user_timeout=20_000,
             )
             self._local.connection = connection
         return connection
