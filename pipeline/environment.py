@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -58,10 +59,22 @@ _SCHEMES = {
 }
 
 
+# A password with an "@", "/" or "%" of its own would be read as another host, and shown by whoever fails to reach it.
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^@/?#\s:,\[\]]*)(?::\d*)?"
+_URL = re.compile(rf"[a-z]+://(?:[^@/?#\s]*@)?{_HOST}(?:,{_HOST})*(?:[/?#][^@\s]*)?")
+_BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
 def _url_problems(variables: Mapping[str, str], source_names: Mapping[str, str]) -> list[str]:
     schemes = _SCHEMES | dict.fromkeys(source_names.values(), _SCHEMES["CONTROL_DATABASE_URL"])
-    return [
-        f"environment: {name} must start with {' or '.join(expected)}"
-        for name, expected in schemes.items()
-        if variables.get(name) and not variables[name].startswith(expected)
-    ]
+    found = {name: _url_problem(variables[name], schemes[name]) for name in schemes if variables.get(name)}
+    return [f"environment: {name} {problem}" for name, problem in found.items() if problem]
+
+
+def _url_problem(url: str, schemes: Sequence[str]) -> str:
+    """What is wrong with a URL, without any of it; empty when nothing is."""
+    if not url.startswith(tuple(schemes)):
+        return f"must start with {' or '.join(schemes)}"
+    if not _URL.fullmatch(url) or _BARE_PERCENT.search(url):
+        return "is no URL; percent-encode special characters in user and password"
+    return ""

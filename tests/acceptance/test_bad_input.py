@@ -52,7 +52,8 @@ def send(producer: KafkaProducer, topic: str, key: bytes | None, value: bytes | 
 def an_envelope(deployment: Deployment, key: str) -> dict[str, Any]:
     """The envelope of a row of MERCHANT, as the relay published it."""
     records = read_topic(deployment.variables["KAFKA_BOOTSTRAP_SERVERS"], deployment.name)
-    found = [json.loads(record.value) for record in records if record.key == MERCHANT.encode()]
+    values = [record.value or b"" for record in records if record.key == MERCHANT.encode()]
+    found = [json.loads(value) for value in values if value.endswith(b"}")]
     return next(envelope for envelope in found if envelope["key"] == {"id": int(key)})
 
 

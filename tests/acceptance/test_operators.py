@@ -34,6 +34,7 @@ BEATING = {
     "worker:search",
     "worker:loads,warehouse",
     "worker:recorder",
+    "web",
 }
 
 
@@ -140,7 +141,7 @@ def test_lag_of_capture_and_lanes_that_wait_are_shown(running: Deployment) -> No
     eventually(lambda: consumer(status(running), "search")["lag"] == 0, "search stays behind")
 
 
-def test_every_process_beats(running: Deployment) -> None:
+def test_every_process_beats(running: Deployment, pages: dict[str, str]) -> None:
     def beating() -> dict[str, int]:
         return {one["process"]: one["pid"] for one in status(running)["processes"]}
 
