@@ -122,7 +122,9 @@ def _processes(settings: Settings) -> list[ProcessState]:
         with connect(settings.environment.redis_url.get_secret_value()) as client:
             return heartbeats(client, settings.deployment)
     except redis.RedisError as error:
-        raise TransientError(f"Redis does not answer: {type(error).__name__}", hint="see REDIS_URL") from error
+        raise TransientError(
+            f"Redis does not answer: {type(error).__name__}", hint="see REDIS_URL"
+        ) from error
 
 
 def _screen(state: State) -> list[RenderableType]:
