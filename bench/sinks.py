@@ -8,7 +8,7 @@ from types import TracebackType
 from bench.deployment import TYPE
 from bench.load import Expected
 from example.fresh import warehouse
-from pipeline.bridge.consumer import GroupView
+from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.start import group_of
 from pipeline.control import parts
 from pipeline.control.database import ControlDatabase

@@ -1,130 +1,28 @@
-"""The only home of the Kafka client in the bridge: a member of a consumer's group, and a view on the group's offsets."""
+"""A member of a consumer's group: reads the partitions it is given, and commits for them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
+from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import MEMBERSHIP, READING
+from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
 from pipeline.ports import Polled, Record
 
-_ANSWER_MS = 3000
-_GLANCES, _GLANCE_MS = 5, 200
+_JOINING = 1.0  # seconds that a poll waits while the client has no partition
+UNASSIGNED_AFTER, _RAREST_JOIN = 15.0, 300.0
 
-_FENCED = (
-    kafka_errors.CommitFailedError,
-    kafka_errors.IllegalGenerationError,
-    kafka_errors.UnknownMemberIdError,
-    kafka_errors.RebalanceInProgressError,
-    kafka_errors.FencedInstanceIdError,
-)
-_LOST = (
-    kafka_errors.NoOffsetForPartitionError,
-    kafka_errors.OffsetOutOfRangeError,
-    kafka_errors.LogTruncationError,
-)
-_PERMANENT = (
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.GroupAuthorizationFailedError,
-    kafka_errors.CorruptRecordError,
-    kafka_errors.UnsupportedVersionError,
-)
 _log = structlog.get_logger()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Kafka's errors as ours."""
-    try:
-        yield
-    except _FENCED as error:
-        raise FencedError(f"kafka: {type(error).__name__}: another member may own the partition") from error
-    except _LOST as error:
-        raise PositionLostError(f"kafka: {type(error).__name__}: {error}") from error
-    except _PERMANENT as error:
-        raise PermanentError(f"kafka: {type(error).__name__}: {error}") from error
-    except kafka_errors.KafkaError as error:
-        reason = f"kafka: {type(error).__name__}: {error}"
-        raise TransientError(reason, hint="see KAFKA_BOOTSTRAP_SERVERS") from error
-
-
-class GroupView:
-    """Reads a topic's bounds and a group's offsets without being a member; offsets can be set while it has none."""
-
-    def __init__(self, bootstrap: str, topic: str, group: str | None = None) -> None:
-        self._topic = topic
-        with _translated():
-            self._consumer = KafkaConsumer(
-                bootstrap_servers=bootstrap, group_id=group, bootstrap_timeout_ms=_ANSWER_MS, **READING
-            )
-
-    def partitions(self) -> frozenset[int]:
-        """The topic's partitions; empty when there is no such topic."""
-        with _translated():
-            self._consumer.topics()
-            return frozenset(self._consumer.partitions_for_topic(self._topic) or ())
-
-    def beginnings(self) -> dict[int, int]:
-        """The first offset of each partition that still exists."""
-        return self._by_partition(self._consumer.beginning_offsets)
-
-    def ends(self) -> dict[int, int]:
-        """The offset after the last record of each partition."""
-        return self._by_partition(self._consumer.end_offsets)
-
-    def committed(self) -> dict[int, int]:
-        """The group's committed offset of each partition that has one."""
-        return _committed(self._consumer, [TopicPartition(self._topic, p) for p in self.partitions()])
-
-    def commit(self, positions: Mapping[int, int]) -> None:
-        """Set offsets; FencedError while the group has members."""
-        with _translated():
-            self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
-            self._consumer.commit(_for_kafka(self._topic, positions), timeout_ms=_ANSWER_MS)
-
-    def published_at(self, positions: Mapping[int, int]) -> dict[int, float]:
-        """When the record at each of these offsets was published, in seconds since 1970; only of those it can read."""
-        places = {TopicPartition(self._topic, partition): offset for partition, offset in positions.items()}
-        found: dict[int, float] = {}
-        with _translated():
-            self._consumer.assign(list(places))
-            for place, offset in places.items():
-                self._consumer.seek(place, offset)
-            for _ in range(_GLANCES):
-                for place, records in self._consumer.poll(timeout_ms=_GLANCE_MS).items():
-                    found.setdefault(place.partition, records[0].timestamp / 1000)
-                if len(found) == len(places):
-                    break
-        return found
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._consumer.close(autocommit=False, timeout_ms=_ANSWER_MS)
-
-    def _by_partition(self, ask: Callable[..., Mapping[Any, int]]) -> dict[int, int]:
-        places = [TopicPartition(self._topic, p) for p in self.partitions()]
-        with _translated():
-            return {place.partition: offset for place, offset in ask(places, timeout_ms=_ANSWER_MS).items()}
-
-
-def _committed(consumer: Any, places: Sequence[Any]) -> dict[int, int]:
-    with _translated():
-        found = {place.partition: consumer.committed(place, timeout_ms=_ANSWER_MS) for place in places}
-    return {partition: offset for partition, offset in found.items() if offset is not None}
-
-
-def _for_kafka(topic: str, positions: Mapping[int, int]) -> dict[Any, Any]:
-    return {TopicPartition(topic, p): OffsetAndMetadata(offset) for p, offset in positions.items()}
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
@@ -181,24 +79,28 @@ class GroupMember:
             **MEMBERSHIP,
             **options,
         }
+        self._clock = clock
         self._stalls = StallWatch(stalled_after, clock)
+        self._assigned_at, self._joining = clock(), UNASSIGNED_AFTER
         self._pausing: frozenset[int] = frozenset()
         self._open()
 
     def _open(self) -> None:
         self._changes = _Changes()
-        with _translated():
+        with translated():
             self._consumer = KafkaConsumer(**self._options)
             self._consumer.subscribe([self._topic], listener=self._changes)
 
     def poll(self, timeout: float) -> Polled:
         """See RecordSource."""
-        if self._stalled():
+        if self._stalled() or self._forgotten():
             return Polled(records={}, revoked=self._replace())
         self._apply_pauses()
+        # A poll that ends while the client joins its group can leave it without partitions for good.
+        patience = timeout if self._consumer.assignment() else max(timeout, _JOINING)
         try:
-            with _translated():
-                found = self._consumer.poll(timeout_ms=int(timeout * 1000))
+            with translated():
+                found = self._consumer.poll(timeout_ms=int(patience * 1000))
         except PositionLostError as error:
             raise self._explained(error) from error
         assigned, revoked = self._changes.take()
@@ -207,7 +109,7 @@ class GroupMember:
 
     def position(self, partition: int) -> int:
         """See RecordSource; TransientError when the partition has just been taken away."""
-        with _translated():
+        with translated():
             position = self._consumer.position(TopicPartition(self._topic, partition), timeout_ms=0)
         if position is None:
             raise TransientError(f"partition {partition} has no position yet")
@@ -218,7 +120,7 @@ class GroupMember:
         place = TopicPartition(self._topic, partition)
         if place not in self._consumer.assignment():
             raise TransientError(f"partition {partition} has just been taken away")
-        with _translated():
+        with translated():
             self._consumer.seek(place, offset)
 
     def pause(self, partitions: frozenset[int]) -> None:
@@ -229,21 +131,21 @@ class GroupMember:
     def ends(self, partitions: frozenset[int]) -> Mapping[int, int]:
         """See RecordSource."""
         places = [TopicPartition(self._topic, partition) for partition in partitions]
-        with _translated():
-            found = self._consumer.end_offsets(places, timeout_ms=_ANSWER_MS) if places else {}
+        with translated():
+            found = self._consumer.end_offsets(places, timeout_ms=ANSWER_MS) if places else {}
         return {place.partition: offset for place, offset in found.items()}
 
     def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
         """See Offsets."""
-        return _committed(self._consumer, [TopicPartition(self._topic, p) for p in partitions])
+        return committed_of(self._consumer, [TopicPartition(self._topic, p) for p in partitions])
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """See Offsets. Kafka accepts commits of partitions that belong to others, so ownership is checked here."""
         foreign = positions.keys() - {place.partition for place in self._consumer.assignment()}
         if foreign:
             raise FencedError(f"partitions {sorted(foreign)} are no longer ours")
-        with _translated():
-            self._consumer.commit(_for_kafka(self._topic, positions), timeout_ms=_ANSWER_MS)
+        with translated():
+            self._consumer.commit(for_kafka(self._topic, positions), timeout_ms=ANSWER_MS)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
@@ -269,6 +171,19 @@ class GroupMember:
             behind = {}  # a broker that does not answer explains a stall
         return self._stalls.stalled(behind)
 
+    def _forgotten(self) -> bool:
+        """True when the client has had no partition for too long; each time it is given twice as long as before.
+
+        A member more than there are partitions is replaced too, ever more rarely, and does no harm by it.
+        """
+        now = self._clock()
+        if self._consumer.assignment():
+            self._assigned_at, self._joining = now, UNASSIGNED_AFTER
+        elif now - self._assigned_at >= self._joining:
+            self._assigned_at, self._joining = now, min(2 * self._joining, _RAREST_JOIN)
+            return True
+        return False
+
     def _replace(self) -> frozenset[int]:
         _log.error("the kafka client stalls and is replaced")
         gone = frozenset(place.partition for place in self._consumer.assignment())
@@ -283,8 +198,8 @@ class GroupMember:
     def _explained(self, error: PositionLostError) -> PositionLostError:
         """The same, with what was lost and what to do about it."""
         places = [TopicPartition(self._topic, place.partition) for place in self._consumer.assignment()]
-        with _translated():
-            beginnings = self._consumer.beginning_offsets(places, timeout_ms=_ANSWER_MS)
+        with translated():
+            beginnings = self._consumer.beginning_offsets(places, timeout_ms=ANSWER_MS)
         committed = self.committed(frozenset(place.partition for place in places))
         lost = [
             f"partition {place.partition}: offsets {committed[place.partition]} to {first - 1} passed retention"

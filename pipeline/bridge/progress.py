@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 
-from pipeline.bridge.consumer import GroupView
+from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.start import group_of
 from pipeline.settings import Settings
 

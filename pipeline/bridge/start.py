@@ -6,7 +6,7 @@ bridge) has lost its place: beginning anew by itself would lose or repeat events
 
 from __future__ import annotations
 
-from pipeline.bridge.consumer import GroupView
+from pipeline.bridge.group_view import GroupView
 from pipeline.control import actions
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import FencedError, PermanentError, PositionLostError

@@ -8,7 +8,8 @@ import pytest
 from kafka import KafkaProducer
 
 from devstack.process import wait_until
-from pipeline.bridge.consumer import GroupMember, GroupView
+from pipeline.bridge.consumer import GroupMember
+from pipeline.bridge.group_view import GroupView
 from pipeline.ports import Offsets, RecordSource
 from tests.fakes.kafka import MemoryKafka, MemoryMember
 

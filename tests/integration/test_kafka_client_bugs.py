@@ -12,7 +12,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from devstack.process import wait_until
 from pipeline.bridge.client_settings import READING
-from pipeline.bridge.consumer import GroupMember, GroupView
+from pipeline.bridge.consumer import GroupMember
+from pipeline.bridge.group_view import GroupView
 
 pytestmark = pytest.mark.integration
 CURED: Mapping[str, Any] = READING
