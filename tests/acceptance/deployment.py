@@ -168,7 +168,7 @@ class Deployment:
 
     def verify(self, *arguments: str) -> dict[str, Any]:
         """What ``pipeline verify --json`` found; ``ok`` says whether it exited with 0."""
-        done = self.run("verify", "--json", "--timeout", "60", *arguments, expect=None)
+        done = self.run("verify", "--json", "--timeout", "120", *arguments, expect=None)
         assert done.returncode in (0, 1), done.stderr
         lines = done.stdout.strip()
         report: dict[str, Any] = json.loads(lines) if lines.startswith("{") else {"error": done.stderr}
