@@ -87,15 +87,17 @@ def _source(settings: Settings, name: str, tables: list[Table]) -> list[str]:
 def _redis(url: str) -> list[str]:
     try:
         with connect_redis(url) as client:
-            policy = client.info("memory").get("maxmemory_policy")
+            memory = client.info("memory")
     except redis.RedisError as error:
         return [f"Redis does not answer: {type(error).__name__}; see REDIS_URL"]
-    wanted = "noeviction"
-    return (
-        []
-        if policy == wanted
-        else [f"maxmemory-policy is {policy}, must be {wanted}: evicted keys are lost lanes"]
-    )
+    policy, problems = memory.get("maxmemory_policy"), []
+    if policy != "noeviction":
+        problems.append(
+            f"Redis: maxmemory-policy is {policy}, must be noeviction: evicted keys are lost lanes"
+        )
+    if not memory.get("maxmemory"):
+        problems.append("Redis: maxmemory is not set, so bridges cannot stop before memory is full")
+    return problems
 
 
 def _search(settings: Settings, tables: Sequence[Table]) -> list[str]:

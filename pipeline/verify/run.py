@@ -214,7 +214,8 @@ class Verification:
             with session(self._settings.source_url(snapshot.source)) as connection:
                 found += [
                     f"{snapshot.source} {notice.table}: {notice.reason} at {notice.at:%Y-%m-%d %H:%M:%S} UTC, "
-                    f"snapshot needed; run: pipeline capture snapshot {snapshot.source}"
+                    f"snapshot needed; run: pipeline capture snapshot {snapshot.source} "
+                    "(it brings rows; those that are gone from the source stay in the sinks as phantoms)"
                     for notice in queue.notices(connection)
                 ]
         return found
