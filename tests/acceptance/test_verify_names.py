@@ -161,6 +161,7 @@ def test_exactly_what_was_done_by_hand_is_named_under_traffic(
 
 
 # Mutant: a tombstone counts as equal whether or not its row lives.
+@pytest.mark.soak
 def test_a_tombstone_of_a_living_row_is_a_loss(busy: Deployment, search: Elasticsearch) -> None:
     first, second, _ = at_rest(busy, "buried", 3)
     hand = Hand(busy, search, "buried")
@@ -176,6 +177,7 @@ def test_a_tombstone_of_a_living_row_is_a_loss(busy: Deployment, search: Elastic
     assert busy.verify("--source", "shard0", "--merchant", "buried")["ok"]
 
 
+@pytest.mark.soak
 def test_truncate_needs_a_snapshot_and_leaves_phantoms(busy: Deployment, search: Elasticsearch) -> None:
     with psycopg.connect(busy.writer_url("shard1")) as session:
         session.execute(
@@ -226,6 +228,7 @@ def forget(deployment: Deployment, search: Elasticsearch, found: set[tuple[str, 
     )
 
 
+@pytest.mark.soak
 def test_what_has_not_arrived_in_time_is_no_verdict(busy: Deployment) -> None:
     busy.supervisor.signal("worker_search", signal.SIGSTOP)
     try:
@@ -240,6 +243,7 @@ def test_what_has_not_arrived_in_time_is_no_verdict(busy: Deployment) -> None:
 
 # Mutant: S is taken without waiting for transactions that are older than the mark; what they commit later would be
 # taken for changes that the snapshot must show.
+@pytest.mark.soak
 def test_a_transaction_older_than_the_mark_is_waited_for(busy: Deployment) -> None:
     with psycopg.connect(busy.writer_url("shard0")) as session:
         session.execute("INSERT INTO steps (merchant_id, step, amount) VALUES ('slow', 1, 1)")
