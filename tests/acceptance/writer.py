@@ -33,7 +33,7 @@ class Merchant:
 class Writer:
     """One thread per source; ``stop`` ends it, ``write`` runs a fixed number of transactions instead."""
 
-    def __init__(self, deployment: Deployment, seed: int, pause: float = 0.004) -> None:
+    def __init__(self, deployment: Deployment, seed: int, pause: float = 0.02) -> None:
         self._deployment = deployment
         self._pause = pause
         self._stopping = threading.Event()
