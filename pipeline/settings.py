@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.domain.table import Rule
 from pipeline.environment import Environment, sentence
 from pipeline.environment import read as read_environment
 from pipeline.errors import ConfigurationError
@@ -51,6 +52,7 @@ def seconds(duration: str) -> float:
 
 Name = Annotated[str, AfterValidator(_name)]
 Duration = Annotated[str, AfterValidator(_duration)]
+TableName = Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]
 
 
 class _Section(BaseModel):
@@ -75,23 +77,41 @@ class Deployment(_Section):
 
 
 class Merchant(_Section):
-    """The column that holds the row's merchant id."""
+    """Where a row's merchant id stands: in a ``column``; in the row of table ``parent`` that column ``on`` names; nowhere."""
 
-    column: str
+    column: str | None = None
+    parent: TableName | None = None
+    on: str | None = None
+    none: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Merchant:
+        ways = (self.column is not None, self.parent is not None or self.on is not None, self.none)
+        if sum(ways) != 1 or (self.parent is None) != (self.on is None):
+            raise ValueError('must be { column = "…" }, { parent = "…", on = "…" } or { none = true }')
+        return self
 
 
 class SourceTable(_Section):
-    """One captured table. ``type`` defaults to the table's name."""
+    """One captured table. ``type`` defaults to the table's name.
+
+    Columns in ``exclude`` never leave the database; of those in ``columns`` only a hash, a mask or the last four
+    characters do.
+    """
 
     merchant: Merchant
     type: Name | None = None
+    exclude: tuple[str, ...] = ()
+    columns: dict[str, Rule] = {}
+    capture: Literal["row", "statement"] = "row"
 
 
 class Source(_Section):
-    """One source database; its URL stands in ``<NAME>_DATABASE_URL``."""
+    """One source database; its URL stands in ``<NAME>_DATABASE_URL``. ``emitters``: roles that may call ``cdc.emit``."""
 
-    tables: dict[Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")], SourceTable]
+    tables: dict[TableName, SourceTable]
     poll_interval: Duration = "10ms"
+    emitters: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
 
 
 class Consumer(_Section):

@@ -2,75 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 from psycopg import sql
 
 from pipeline import settings
+from pipeline.capture import attributes, parents
 from pipeline.capture.session import Connection
-from pipeline.domain.table import Column, Table
+from pipeline.domain.table import Table
 from pipeline.errors import ConfigurationError
 
 TRIGGER = "!cdc"
-TRUNCATE_TRIGGER = "!cdc_truncate"
 
-INTEGERS = frozenset({"smallint", "integer", "bigint"})
-_TEXTS = frozenset({"text", "character varying"})
-_KEY_TYPES = INTEGERS | _TEXTS | {"uuid", "boolean"}
-_MERCHANT_TYPES = INTEGERS | _TEXTS | {"character", "uuid"}
-_TYPES = _KEY_TYPES | {
-    "numeric",
-    "real",
-    "double precision",
-    "character",
-    "date",
-    "timestamp without time zone",
-    "timestamp with time zone",
-    "time without time zone",
-    "json",
-    "jsonb",
-    "bytea",
-    "inet",
-}
-_KINDS = {
-    "c": "a composite type",
-    "d": "a domain",
-    "e": "an enum",
-    "m": "a multirange",
-    "r": "a range",
-}
 _RELATIONS = {
-    "p": "is partitioned",
     "f": "is a foreign table",
     "v": "is a view",
     "m": "is a materialized view",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Attribute:
-    """One column; ``base`` is its type without modifier, ``kind`` pg_type's typtype, or A for an array."""
-
-    name: str
-    type: str
-    base: str
-    nullable: bool
-    kind: str
-    deterministic: bool
-
-
 def read(connection: Connection, name: str, source: settings.Source) -> list[Table]:
     """The tables of source `name`, ordered by name; ConfigurationError lists whatever stands against capturing them."""
-    problems = _source_problems(connection)
-    tables = []
+    problems = _source_problems(connection) + _role_problems(connection, source)
+    found: dict[str, Table] = {}
+    reasons: dict[str, list[str]] = {}
     for table, configured in sorted(source.tables.items()):
-        found, reasons = _table(connection, name, table, configured)
-        problems += [f"source {name}, table {table}: {reason}" for reason in reasons]
-        if found is not None:
-            tables.append(found)
+        read_table, reasons[table] = _table(connection, name, table, configured)
+        if read_table is not None:
+            found[table] = read_table
+    for table, configured in source.tables.items():
+        merchant = configured.merchant
+        if merchant.parent is not None and merchant.on is not None and table in found:
+            parent, more = parents.resolve(found[table], merchant.parent, merchant.on, found)
+            found[table] = replace(found[table], parent=parent)
+            reasons[table] += more or (
+                [*parents.problems(connection, found[table], parent)] if parent else []
+            )
+    problems += [f"source {name}, table {table}: {reason}" for table in reasons for reason in reasons[table]]
     if problems:
         raise ConfigurationError(tuple(problems))
-    return tables
+    return list(found.values())
 
 
 def _source_problems(connection: Connection) -> list[str]:
@@ -95,52 +66,72 @@ def _source_problems(connection: Connection) -> list[str]:
     return [f"database {database} {problem}" for problem, applies in checks.items() if applies]
 
 
+def _role_problems(connection: Connection, source: settings.Source) -> list[str]:
+    roles = connection.execute(
+        "SELECT role FROM unnest(%s::text[]) role WHERE role NOT IN (SELECT rolname FROM pg_roles)",
+        (list(source.emitters),),
+    )
+    return [f'emitters: there is no role "{role}"' for (role,) in roles]
+
+
 def _table(
     connection: Connection, source: str, name: str, configured: settings.SourceTable
 ) -> tuple[Table | None, list[str]]:
     schema, relation = name.split(".", 1)
-    row = connection.execute(
-        "SELECT c.oid, c.relkind, c.relpersistence, c.relforcerowsecurity, c.relispartition OR EXISTS"
-        " (SELECT FROM pg_inherits WHERE c.oid IN (inhrelid, inhparent)),"
-        " has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'TRIGGER')"
-        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
-        (schema, relation),
-    ).fetchone()
+    row = connection.execute(_TABLE, (schema, relation)).fetchone()
     if row is None:
         return None, ["does not exist"]
-    oid, kind, persistence, row_security, inherits, allowed = row
-    if kind != "r":
-        return None, [f"{_RELATIONS.get(kind, 'is no table')}; this version captures plain tables only"]
-    attributes = _attributes(connection, oid)
-    key, problems = _key(connection, oid, attributes)
-    if inherits:
-        problems.append("is a partition or inherits; this version captures plain tables only")
-    if persistence != "p":
+    oid, kind, persistent, row_security, partition, inherits, allowed = row
+    if kind not in ("r", "p"):
+        return None, [f"{_RELATIONS.get(kind, 'is no table')}; only tables can be captured"]
+    found = attributes.read(connection, oid)
+    key, problems = _key(connection, oid)
+    if partition:
+        problems.append("is a partition; capture the table it is a part of")
+    elif inherits:
+        problems.append(
+            "inherits, or is inherited from: only tables that stand alone, or partitions, can be captured"
+        )
+    if not persistent:
         problems.append("is unlogged or temporary: a crash empties it without a trace")
     if row_security:
         problems.append("forces row security on its owner, so a snapshot could miss rows")
     if not allowed:
         problems.append("role pipeline needs SELECT and TRIGGER on it: make it a member of the owning role")
-    problems += _column_problems(attributes) + _merchant_problems(attributes, configured.merchant.column)
-    problems += _trigger_problems(connection, oid)
-    columns = tuple(Column(a.name, a.type, a.nullable) for a in attributes)
+    problems += attributes.problems(connection, found, key, configured)
+    disturbers = _disturbers(connection, oid)
+    by_statement = configured.capture == "statement"
+    if by_statement:
+        problems += [f"{each}; capture by statement cannot follow that" for each in disturbers]
+    if by_statement and kind == "p":
+        problems.append("is partitioned: statements on a partition would go unseen; capture it by row")
     return Table(
-        source, name, configured.type or relation, configured.merchant.column, key, columns
+        source,
+        name,
+        configured.type or relation,
+        configured.merchant.column,
+        key,
+        attributes.captured(found, configured),
+        strict=bool(disturbers),
+        by_statement=by_statement,
     ), problems
 
 
-def _attributes(connection: Connection, oid: int) -> list[_Attribute]:
-    rows = connection.execute(
-        "SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(a.atttypid, NULL), NOT a.attnotnull,"
-        " CASE WHEN t.typcategory = 'A' THEN 'A' ELSE t.typtype::text END, coalesce(l.collisdeterministic, true)"
-        " FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_collation l ON l.oid = a.attcollation"
-        " WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
-        (oid,),
-    )
-    return [_Attribute(*row) for row in rows]
+# Of a partitioned table all partitions must be fit.
+_TABLE = """
+SELECT c.oid, c.relkind, bool_and(p.relpersistence = 'p'), bool_or(p.relforcerowsecurity), c.relispartition,
+       EXISTS (SELECT FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent
+               WHERE c.oid IN (inhrelid, inhparent) AND parent.relkind <> 'p'),
+       bool_and(has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'TRIGGER'))
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_class p ON p.oid = c.oid OR p.oid IN (SELECT relid FROM pg_partition_tree(c.oid))
+WHERE n.nspname = %s AND c.relname = %s
+GROUP BY c.oid
+"""
 
 
-def _key(connection: Connection, oid: int, attributes: list[_Attribute]) -> tuple[tuple[str, ...], list[str]]:
+def _key(connection: Connection, oid: int) -> tuple[tuple[str, ...], list[str]]:
     row = connection.execute(
         "SELECT condeferrable, ARRAY(SELECT attname::text FROM unnest(conkey) WITH ORDINALITY k(number, place)"
         " JOIN pg_attribute ON attrelid = conrelid AND attnum = number ORDER BY place)"
@@ -150,67 +141,29 @@ def _key(connection: Connection, oid: int, attributes: list[_Attribute]) -> tupl
     if row is None:
         return (), ["has no primary key; add one: without it no change can be told from another row's"]
     deferrable, key = row
-    problems = []
     if deferrable:
-        problems.append(
+        return tuple(key), [
             "its primary key is deferrable: two rows may share a key for a while, and events lose order"
-        )
-    for attribute in attributes:
-        if attribute.name in key and attribute.base not in _KEY_TYPES:
-            problems.append(
-                f'key column "{attribute.name}" is {attribute.type}; keys are integers, text, uuid or boolean'
-            )
-        if attribute.name in key and not attribute.deterministic:
-            problems.append(
-                f'key column "{attribute.name}" has a nondeterministic collation: equal keys may differ'
-            )
-    return tuple(key), problems
+        ]
+    return tuple(key), []
 
 
-def _column_problems(attributes: list[_Attribute]) -> list[str]:
-    problems = []
-    seen: dict[str, str] = {}
-    for attribute in attributes:
-        name = attribute.name
-        if name == "cdc" or name.startswith("_"):
-            problems.append(f'column "{name}": the name "cdc" and a leading "_" belong to the sinks')
-        twin = seen.setdefault(name.lower(), name)
-        if twin != name:
-            problems.append(f'columns "{twin}" and "{name}" are one and the same in the warehouse')
-        if attribute.base not in _TYPES:
-            kind = "an array" if attribute.kind == "A" else _KINDS.get(attribute.kind, "not supported")
-            problems.append(
-                f'column "{name}" is {attribute.type}: {kind}, which this version does not capture'
-                if kind != "not supported"
-                else f'column "{name}" is {attribute.type}, a type this version does not capture'
-            )
-    return problems
-
-
-def _merchant_problems(attributes: list[_Attribute], column: str) -> list[str]:
-    base = {attribute.name: attribute.base for attribute in attributes}
-    if column not in base:
-        return [f'merchant column "{column}" does not exist']
-    if base[column] not in _MERCHANT_TYPES:
-        return [f'merchant column "{column}" is {base[column]}; merchants are integers, text or uuid']
-    return []
-
-
-def _trigger_problems(connection: Connection, oid: int) -> list[str]:
+def _disturbers(connection: Connection, oid: int) -> list[str]:
+    """What changes rows behind the back of the statement that fires our trigger; events then re-read their row."""
     triggers = connection.execute(
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = %s AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 66 = 0"
-        " AND tgname <> %s ORDER BY 1",
-        (oid, TRIGGER),
+        "SELECT DISTINCT tgname FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid"
+        " WHERE tgrelid IN (SELECT %(table)s UNION SELECT relid FROM pg_partition_tree(%(table)s))"
+        " AND NOT tgisinternal AND tgtype & 1 = 1 AND tgtype & 66 = 0"
+        " AND pronamespace IS DISTINCT FROM to_regnamespace('cdc') ORDER BY 1",
+        {"table": oid},
     ).fetchall()
     cascades = connection.execute(
         "SELECT conname FROM pg_constraint WHERE contype = 'f' AND conrelid = %s AND confrelid = %s"
         " AND confupdtype IN ('c', 'n', 'd')",
         (oid, oid),
     ).fetchall()
-    strict = "events could carry a stale row; this version has no strict mode for it"
-    return [f'row trigger "{name}" fires AFTER changes: {strict}' for (name,) in triggers] + [
-        f'foreign key "{name}" changes other rows of the same table on update: {strict}'
-        for (name,) in cascades
+    return [f'row trigger "{name}" fires AFTER changes' for (name,) in triggers] + [
+        f'foreign key "{name}" changes other rows of the same table on update' for (name,) in cascades
     ]
 
 

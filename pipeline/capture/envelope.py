@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.capture import oversize
+from pipeline.capture import emit, image, oversize
 from pipeline.capture.marks import Mark
 from pipeline.capture.queue import Batch, Event
 from pipeline.capture.rows import SourceRow
@@ -30,10 +30,13 @@ class Envelopes:
     """Writes the envelopes of one source's tables: exactly `pipeline.domain.event.Event` as JSON."""
 
     def __init__(self, source: str, tables: Iterable[Table]) -> None:
+        self._source = _json(source)
         self._words = {table.name: _words(source, table) for table in tables}
 
     def change(self, event: Event, batch: Batch, pub_ms: int) -> bytes | None:
         """The envelope of one change; None when the trigger could not read the row and left a notice instead."""
+        if event.op == emit.OPERATION:
+            return self._domain_event(event, batch, pub_ms)
         if event.after is None and event.op != "d":
             return None
         op, sub = ("u", 1) if event.op == "u1" else (event.op, 0)
@@ -45,6 +48,16 @@ class Envelopes:
             f'"tick":{batch.tick},"ts_ms":{event.ts_ms},"pub_ms":{pub_ms},"schema":"{words.schema}"'
         )
         return _record(words, head, event.key, event.before or "null", event.after or "null")
+
+    def _domain_event(self, event: Event, batch: Batch, pub_ms: int) -> bytes:
+        version = pack(batch.generation, event.ev, EVENT)
+        return (
+            f'{{"e":{ENVELOPE_VERSION},"op":"{event.op}","src":{self._source},"table":"{event.table}",'
+            f'"type":"{event.key}","key":{{}},"merchant":"{event.merchant}",'
+            f'"ver":"{version}","gen":{batch.generation},"ev":{event.ev},"sub":0,"txid":{event.txid},'
+            f'"tick":{batch.tick},"ts_ms":{event.ts_ms},"pub_ms":{pub_ms},"schema":"",'
+            f'"before":null,"after":{event.after}}}'
+        ).encode()
 
     def row(self, table: str, row: SourceRow, mark: Mark, tick: int, read_ms: int, pub_ms: int) -> bytes:
         """The envelope of one snapshot row: it wins against every change it shows, and loses against all others."""
@@ -73,6 +86,11 @@ def _words(source: str, table: Table) -> _Words:
 
 
 def _record(words: _Words, head: str, key: str, before: str, after: str) -> bytes:
+    before, cut_before = image.split(before)
+    after, cut_after = image.split(after)
+    cut = cut_before if after == "null" else cut_after
+    if cut is not None:
+        head += f',"cut":{cut}'
     value = f'{head},"before":{before},"after":{after}}}'.encode()
     if len(value) <= oversize.LIMIT:
         return value

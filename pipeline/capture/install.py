@@ -59,7 +59,7 @@ def install(
         if not dry_run:
             sources.store(database, sources.Source(name, identity.uuid, identity.generation))
         script = _Script(connection)
-        fresh = _run(script, identity, found, dry_run)
+        fresh = _run(script, identity, source, found, dry_run)
         if not dry_run:
             if fresh:
                 take_mark(connection)
@@ -117,7 +117,9 @@ class _Script:
             self.advice.append(statement)
 
 
-def _run(script: _Script, identity: Identity, found: Sequence[Table], dry_run: bool) -> bool:
+def _run(
+    script: _Script, identity: Identity, source: settings.Source, found: Sequence[Table], dry_run: bool
+) -> bool:
     """Everything in one transaction; True when the queue was made anew."""
     connection = script.connection
     fresh = queue_names(connection) is None
@@ -132,6 +134,7 @@ def _run(script: _Script, identity: Identity, found: Sequence[Table], dry_run: b
             if problems:
                 raise ConfigurationError(tuple(problems))
             script.run(_obsolete(connection, found))
+            script.run(triggers.shared_objects(names, source.emitters))
             for table in found:
                 script.run(triggers.statements(table, names))
             if dry_run:
@@ -162,7 +165,6 @@ def _schema(identity: Identity, fresh: bool) -> Iterable[Statement]:
         " table_name text NOT NULL, reason text NOT NULL, at timestamptz NOT NULL DEFAULT now(),"
         " txid bigint NOT NULL DEFAULT txid_current())"
     )
-    yield triggers.truncate_function()
     if fresh:
         yield from _queue()
     yield sql.SQL(
@@ -203,35 +205,37 @@ def _harden(script: _Script) -> None:
 
 def _obsolete(connection: Connection, found: Sequence[Table]) -> Iterable[Statement]:
     """What an earlier install made for tables that are no longer configured."""
-    kept = {table.name for table in found}
-    for schema, table, trigger in _triggers(connection):
-        if f"{schema}.{table}" not in kept:
+    places = triggers.places(found)
+    for schema, table, trigger, root in _triggers(connection):
+        if (root, trigger) not in places:
             yield sql.SQL("DROP TRIGGER {} ON {}").format(
                 sql.Identifier(trigger), sql.Identifier(schema, table)
             )
-    names = {triggers.object_name(table) for table in found} | {"truncated"}
+    names = triggers.function_names(found)
     functions = connection.execute(
-        "SELECT proname FROM pg_proc WHERE pronamespace = 'cdc'::regnamespace ORDER BY 1"
-    )
-    for (name,) in functions:
+        "SELECT proname, format('DROP FUNCTION %s', oid::regprocedure) FROM pg_proc"
+        " WHERE pronamespace = 'cdc'::regnamespace ORDER BY 1"
+    ).fetchall()
+    for name, statement in functions:
         if name not in names:
-            yield sql.SQL("DROP FUNCTION cdc.{}()").format(sql.Identifier(name))
+            yield sql.SQL(statement)
             yield sql.SQL("DROP TYPE IF EXISTS cdc.{}").format(sql.Identifier(name))
 
 
-def _triggers(connection: Connection) -> list[tuple[str, str, str]]:
-    return [
-        (schema, table, trigger)
-        for schema, table, trigger in connection.execute(
-            "SELECT n.nspname, c.relname, t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
-            " JOIN pg_namespace s ON s.oid = p.pronamespace WHERE s.nspname = 'cdc' ORDER BY 1, 2, 3"
-        )
-    ]
+def _triggers(connection: Connection) -> list[tuple[str, str, str, str]]:
+    """Schema, table, trigger, and the table at the root of the partitions; not those that PostgreSQL itself clones."""
+    return connection.execute(
+        "SELECT n.nspname, c.relname, t.tgname, rn.nspname || '.' || r.relname FROM pg_trigger t"
+        " JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_class r ON r.oid = coalesce(pg_partition_root(c.oid), c.oid)"
+        " JOIN pg_namespace rn ON rn.oid = r.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
+        " JOIN pg_namespace s ON s.oid = p.pronamespace"
+        " WHERE s.nspname = 'cdc' AND t.tgparentid = 0 ORDER BY 1, 2, 3"
+    ).fetchall()
 
 
 def _removal(connection: Connection) -> Iterable[Statement]:
-    for schema, table, trigger in _triggers(connection):
+    for schema, table, trigger, _root in _triggers(connection):
         yield sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(trigger), sql.Identifier(schema, table))
     yield sql.SQL("DROP SCHEMA IF EXISTS cdc CASCADE")
     if queue_names(connection) is not None:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from pipeline.capture.insertion import QueueNames
 from pipeline.capture.session import Connection
-from pipeline.capture.triggers import QueueNames
 from pipeline.errors import PermanentError
 
 QUEUE, CONSUMER = "cdc", "relay"

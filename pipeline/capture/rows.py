@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import LiteralString, NamedTuple
+from typing import NamedTuple
 
 from psycopg import sql
 
+from pipeline.capture.image import key_expression, row_expression, text_of
+from pipeline.capture.merchants import merchant_expression
 from pipeline.capture.session import Connection
-from pipeline.capture.triggers import key_expression, merchant_expression, row_expression
 from pipeline.domain.table import Table
 
 CHUNK_ROWS, CHUNK_BYTES = 5_000, 8 * 1024 * 1024
 _COUNTED_BYTES = 64 * 1024 * 1024
 _ROW = sql.SQL("t")
-_CASTS: dict[str, LiteralString] = {
-    "smallint": "smallint",
-    "integer": "integer",
-    "bigint": "bigint",
-    "uuid": "uuid",
-    "boolean": "boolean",
-}
 
 
 class SourceRow(NamedTuple):
-    """One living row: its merchant, its key and its image as JSON text, exactly as the trigger would write them."""
+    """One living row: its merchant, its key and its image (see `image.split`), exactly as the trigger would write them."""
 
     merchant: str
     key: str
@@ -61,7 +55,7 @@ def read_chunk(connection: Connection, table: Table, after: tuple[str, ...] | No
     size = 0
     position = after
     with connection.cursor() as cursor:
-        for row in cursor.stream(_chunk_query(table, after), after or (), size=100):
+        for row in cursor.stream(_chunk_query(table, after), size=100):
             rows.append(SourceRow._make(row[:3]))
             position = row[3:]
             size += len(row[2])
@@ -110,16 +104,17 @@ def oldest_writer(connection: Connection) -> str:
 
 
 def _chunk_query(table: Table, after: tuple[str, ...] | None) -> sql.Composed:
-    types = {column.name: column.type for column in table.columns}
-    key = [sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key]
-    texts = [sql.SQL("{}::text").format(column) for column in key]
-    query = _select(table, *texts)
+    """Bounds stand in the query as literals: a name may have a %, which would be taken for a parameter's."""
+    columns = [table.column(name) for name in table.key]
+    key = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key)
+    query = _select(table, *(text_of(column, _ROW) for column in columns))
     if after is not None:
-        bounds = [sql.SQL("%s::{}").format(sql.SQL(_CASTS.get(types[name], "text"))) for name in table.key]
-        query += sql.SQL(" WHERE ROW({}) > ROW({})").format(
-            sql.SQL(", ").join(key), sql.SQL(", ").join(bounds)
-        )
-    return query + sql.SQL(" ORDER BY {} LIMIT {}").format(sql.SQL(", ").join(key), sql.Literal(CHUNK_ROWS))
+        bounds = [
+            sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.stored or column.type))
+            for column, text in zip(columns, after, strict=True)
+        ]
+        query += sql.SQL(" WHERE ROW({}) > ROW({})").format(key, sql.SQL(", ").join(bounds))
+    return query + sql.SQL(" ORDER BY {} LIMIT {}").format(key, sql.Literal(CHUNK_ROWS))
 
 
 def _select(table: Table, *more: sql.Composable) -> sql.Composed:

@@ -21,7 +21,14 @@ TEXT_SETTINGS: dict[LiteralString, LiteralString] = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
 }
-_SETTINGS = {**TEXT_SETTINGS, "search_path": "pg_catalog, pg_temp", "work_mem": "64MB", "jit": "off"}
+MONETARY_LOCALE: LiteralString = "C"  # two decimals
+_SETTINGS = {
+    **TEXT_SETTINGS,
+    "lc_monetary": MONETARY_LOCALE,
+    "search_path": "pg_catalog, pg_temp",
+    "work_mem": "64MB",
+    "jit": "off",
+}
 
 
 def connect(url: str) -> Connection:

@@ -6,7 +6,7 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from pipeline.control.database import ControlDatabase
-from pipeline.domain.table import Column, Table
+from pipeline.domain.table import Table
 
 
 def store(database: ControlDatabase, source: str, tables: list[Table]) -> None:
@@ -29,23 +29,22 @@ def load(database: ControlDatabase) -> list[Table]:
     return [_table(source, name, definition) for source, name, definition in rows]
 
 
-def _definition(table: Table) -> dict[str, object]:
-    return {
-        "type": table.type,
-        "merchant_column": table.merchant_column,
-        "key": list(table.key),
-        "columns": [[column.name, column.type, column.nullable] for column in table.columns],
-    }
+def _definition(table: Table) -> object:
+    definition = msgspec.to_builtins(table)
+    return {name: value for name, value in definition.items() if name not in ("source", "name")}
 
 
 def _table(source: str, name: str, definition: dict[str, object]) -> Table:
-    fields = msgspec.convert(definition, _Definition)
-    columns = tuple(Column(*column) for column in fields.columns)
-    return Table(source, name, fields.type, fields.merchant_column, tuple(fields.key), columns)
+    columns = [_column(column) for column in _listed(definition["columns"])]
+    return msgspec.convert({**definition, "source": source, "name": name, "columns": columns}, Table)
 
 
-class _Definition(msgspec.Struct):
-    type: str
-    merchant_column: str
-    key: list[str]
-    columns: list[tuple[str, str, bool]]
+def _column(stored: object) -> object:
+    """A column as it is stored now, or as the first version stored it: name, type, nullable."""
+    return (
+        dict(zip(("name", "type", "nullable"), stored, strict=True)) if isinstance(stored, list) else stored
+    )
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

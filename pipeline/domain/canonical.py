@@ -52,7 +52,10 @@ def _numeric(value: Any) -> str:
     number = Decimal(str(value))
     if not number.is_finite():
         return str(number)
-    return format(number.normalize(), "f") if number else "0"
+    if not number:
+        return "0"
+    digits = format(number, "f")  # normalize() would round to the context's 28 digits
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 def _double(value: Any) -> str:
@@ -133,5 +136,6 @@ _CANONICAL: dict[str, Callable[[Any], str]] = {
     "time without time zone": _time,
     "json": _json,
     "jsonb": _json,
+    "text[]": _json,
     "bytea": _bytea,
 }

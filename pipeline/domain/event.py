@@ -1,4 +1,4 @@
-"""The envelope: one row change as it travels through Kafka and lanes. JSON, versioned, strict.
+"""The envelope: one row change, or one domain event, as it travels through Kafka and lanes. JSON, versioned, strict.
 
 The row images (``before``, ``after``) stay raw JSON: whoever only passes them on never parses them.
 Numeric, int8 beyond 2^53 and float specials travel as strings, timestamps as ISO 8601 in UTC.
@@ -14,8 +14,15 @@ from pipeline.domain.routing import Key, is_merchant
 from pipeline.domain.version import Version
 from pipeline.errors import MalformedEventError
 
-Op = Literal["c", "u", "d", "r"]
+Op = Literal["c", "u", "d", "r", "event"]
 ENVELOPE_VERSION = 1
+
+
+class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What was left out of a row image: its size in bytes and the SHA-256 of its text, in hexadecimal."""
+
+    bytes: int
+    sha256: str
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
@@ -23,7 +30,10 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     ``op``: c(reated), u(pdated), d(eleted), r(ead by a snapshot). ``before`` is null for c, r and for the first
     event of a row that came from another merchant; ``after`` is null for d. Times are milliseconds since 1970:
-    ``ts_ms`` start of the writer's transaction, ``pub_ms`` when the relay published.
+    ``ts_ms`` start of the writer's transaction, ``pub_ms`` when the relay published. ``cut`` names columns of the
+    newest image that are null there because they are too large to travel.
+
+    A domain event has op ``event``: its ``type`` is its own, ``after`` its payload, ``key`` is empty.
     """
 
     e: Literal[1]
@@ -44,11 +54,17 @@ class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     schema: str
     before: msgspec.Raw
     after: msgspec.Raw
+    cut: dict[str, Cut] = {}
 
     @property
     def version(self) -> Version:
         """The 63-bit version; carried as text because JSON readers round integers beyond 2^53."""
         return Version(int(self.ver))
+
+    @property
+    def is_row(self) -> bool:
+        """True for the change of a row, False for a domain event."""
+        return self.op != "event"
 
     @property
     def deleted(self) -> bool:

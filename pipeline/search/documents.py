@@ -32,14 +32,14 @@ class Change(NamedTuple):
 def newest(lanes: Iterable[Lane], without: Mapping[str, Collection[int]]) -> list[Change]:
     """The newest event of each document; `without` names, per merchant, positions that are out of the question.
 
-    Newest by version: after a crash upstream, events come again behind newer ones.
+    Domain events are no documents. Newest by version: after a crash upstream, events come again behind newer ones.
     """
     kept: dict[str, Change] = {}
     for lane in lanes:
         merchant = require_merchant(lane.merchant)
         skipped = without.get(merchant, ())
         for position, event in enumerate(lane.events):
-            if position in skipped:
+            if position in skipped or not event.is_row:
                 continue
             key = encode_key(event.key)
             identifier, version = document_id(merchant, event.type, key), int(event.ver)

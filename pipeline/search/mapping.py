@@ -35,7 +35,7 @@ _JSON: Field = {"type": "object", "enabled": False}
 _FIELDS: Mapping[str, Field] = {
     **dict.fromkeys(("smallint", "integer", "bigint"), _LONG),
     **dict.fromkeys(("real", "double precision"), _DOUBLE),
-    **dict.fromkeys(("text", "character varying", "character"), _TEXT),
+    **dict.fromkeys(("text", "character varying", "character", "text[]"), _TEXT),
     **dict.fromkeys(("timestamp with time zone", "timestamp without time zone", "date"), _TIME),
     **dict.fromkeys(("json", "jsonb"), _JSON),
     "numeric": _NUMERIC,

@@ -17,6 +17,7 @@ from elasticsearch import Elasticsearch
 
 from pipeline.bridge import progress
 from pipeline.capture import marks, queue, rows
+from pipeline.capture.image import split
 from pipeline.capture.session import Connection, session
 from pipeline.control import rejected, tables
 from pipeline.control.database import ControlDatabase
@@ -240,7 +241,7 @@ class _SourceReader:
             if table is not None:
                 for row in rows.read_rows(snapshot.connection, table, merchant):
                     key = encode_key(msgspec.json.decode(row.key))
-                    image = msgspec.json.decode(row.image)
+                    image = msgspec.json.decode(split(row.image)[0])
                     without = partial(digest, table, key, image)
                     yield SourceRow(row.merchant, key, digest(table, key, image), without)
 

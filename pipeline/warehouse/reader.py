@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-import msgspec
-
 from pipeline.control import tables
 from pipeline.control.database import ControlDatabase
 from pipeline.domain.canonical import Encoded
@@ -88,15 +86,8 @@ def _reader(table: SinkTable) -> Callable[[list[Any]], StoredRow]:
 
 
 def _text_of(column: SinkColumn) -> Callable[[Any], Any]:
-    if column.type.kind == "json":
-        return Encoded
-    if column.source_type.endswith("[]"):
-        return _parsed  # an array's JSON is kept as text; elsewhere it is a list
-    return _text
-
-
-def _parsed(value: Any) -> Any:
-    return msgspec.json.decode(value)
+    # An array's JSON is kept as text.
+    return Encoded if column.type.kind == "json" or column.source_type.endswith("[]") else _text
 
 
 def _text(value: Any) -> str:

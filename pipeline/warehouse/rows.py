@@ -34,10 +34,12 @@ class Pick:
 
 
 def fold(turn: Turn) -> dict[str, list[Pick]]:
-    """The newest event of each sink key, by type."""
+    """The newest event of each sink key, by type; domain events are no rows."""
     newest: dict[tuple[str, str, str], Pick] = {}
     for lane in turn:
         for index, event in enumerate(lane.events):
+            if not event.is_row:
+                continue
             key = sink_key(event.key)
             identity = (event.type, lane.merchant, key)
             known = newest.get(identity)
@@ -85,7 +87,11 @@ class RowWriter:
         images = [(pick, image) for pick in picks if (image := self._image(pick)) is not None]
         if not images:
             return None
-        flags: dict[int, list[str]] = {}
+        flags = {
+            index: [column.name for column in self.table.columns if column.source_name in cut]
+            for index, (pick, _) in enumerate(images)
+            if (cut := pick.event.cut)
+        }
         faults: dict[int, str] = {}
         columns: list[Sequence[Field]] = []
         for position, values in enumerate(zip(*(image for _, image in images), strict=True)):

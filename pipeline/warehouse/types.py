@@ -7,6 +7,7 @@ TIMETZ forgets the offset.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class SinkType:
 
 @dataclass(frozen=True, slots=True)
 class SinkColumn:
-    """One column: its name at the source, its name in Redshift (folded to lower case), its types."""
+    """One column: its name at the source, its name in Redshift (folded to lower case, without what needs quoting), its types."""
 
     source_name: str
     name: str
@@ -89,6 +90,7 @@ _PLAIN: dict[str, SinkType] = {
 }
 _DIGITS = SinkType("digits", f"VARCHAR({_MAX_DIGITS})", _MAX_DIGITS)
 _MODIFIER = re.compile(r"\((-?\d+)(?:,(-?\d+))?\)")
+_UNFIT = re.compile(r"[^a-z0-9_]")
 _IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,126}")
 
 
@@ -115,9 +117,17 @@ def _numeric(precision: int, scale: int) -> SinkType:
     return SinkType("numeric", f"NUMERIC({precision},{scale})", precision, scale)
 
 
+def _name(name: str) -> str:
+    """The column's name in Redshift: folded; what needs quoting there becomes readable and stays unique."""
+    folded = name.lower()
+    if _IDENTIFIER.fullmatch(folded):
+        return folded
+    return f"c_{_UNFIT.sub('_', folded)[:100]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def sink_table(table: Table) -> SinkTable:
     """The table in Redshift for a captured table; ConfigurationError names what Redshift cannot have."""
-    names = [column.name.lower() for column in table.columns]
+    names = [_name(column.name) for column in table.columns]
     problems = [
         f"{table.source} {table.name}: the warehouse cannot have a column named {name!r}"
         for name in names

@@ -165,6 +165,12 @@ def _type(field: FieldInfo) -> str:
         return "duration"
     if "_name" in validators:
         return "name"
+    if field.annotation is bool:
+        return "true or false"
+    if get_origin(field.annotation) is tuple:
+        return "list of text"
+    if get_origin(field.annotation) is dict:
+        return "table"
     return "integer" + _bounds(field) if field.annotation is int else "text"
 
 

@@ -1,11 +1,12 @@
 """Events, lanes and turns as the lanes would hand them over, for tests of sinks."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from pipeline.consumer import Event, Lane, Turn
+from pipeline.domain.event import Op
 from pipeline.domain.version import pack
 
 Row = Mapping[str, Any]
@@ -27,7 +28,7 @@ def event(
     *,
     merchant: str = "6",
     type_: str = "payment",
-    op: Literal["c", "u", "d", "r"] = "u",
+    op: Op = "u",
     key: dict[str, int | str | bool] | None = None,
 ) -> Event:
     """The change with ev_id `number` that left `image` (bytes: the raw image), or that deleted it."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 
@@ -42,9 +43,24 @@ class Captured:
 
     def install(self, dry_run: bool = False, /, **merchants: str) -> Installed:
         """Capture tables of schema public: `table="its merchant column"`."""
-        done = install.install(
-            self.database, NAME, configured(**merchants), self.source.url, actor="test", dry_run=dry_run
-        )
+        return self.install_source(configured(**merchants), dry_run=dry_run)
+
+    def install_tables(self, **tables: dict[str, Any]) -> Installed:
+        """Capture tables of schema public, as `choose` says."""
+        return self.install_source(self.choose(tables))
+
+    @staticmethod
+    def choose(tables: dict[str, dict[str, Any]], **more: Any) -> settings.Source:
+        """The settings of tables of schema public; their merchant is `merchant_id` unless they say otherwise."""
+        named = {
+            f"public.{name}": {"merchant": {"column": "merchant_id"}, **options}
+            for name, options in tables.items()
+        }
+        return settings.Source.model_validate({"tables": named, **more})
+
+    def install_source(self, source: settings.Source, *, dry_run: bool = False) -> Installed:
+        """Capture what the settings of a source say."""
+        done = install.install(self.database, NAME, source, self.source.url, actor="test", dry_run=dry_run)
         if not dry_run:
             self.tables = list(done.tables)
         return done

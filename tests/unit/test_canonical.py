@@ -11,6 +11,8 @@ SAME: list[tuple[str, list[Any]]] = [
     ("numeric(18,2)", ["12.50", "12.5", "12.500"]),
     ("numeric", ["0", "0.00", "-0"]),
     ("numeric", ["NaN"]),
+    ("numeric", ["1" * 40 + ".50", "1" * 40 + ".5"]),
+    ("text[]", [["a", None, "ü"], Encoded('["a", null, "\\u00fc"]')]),
     ("real", [0.1, "0.1", 0.10000000149011612]),
     ("double precision", [0.1, "0.1", "1e-1"]),
     (
@@ -37,6 +39,7 @@ def test_the_same_value_from_any_store_has_one_text(column_type: str, values: li
     ("column_type", "one", "two"),
     [
         ("text", "", None), ("numeric(18,2)", "0.10", "0.1000001"), ("jsonb", "1", 1), ("boolean", False, None),
+        ("numeric", "1" * 40, "1" * 39 + "2"), ("text[]", ["a,b"], ["a", "b"]),
         ("timestamp with time zone", "2026-11-22T18:00:00.000001Z", "2026-11-22T18:00:00Z"), ("text", "a", "a "),
     ],
 )  # fmt: skip

@@ -1,0 +1,53 @@
+"""Whose row is it: the merchant of a row, as SQL."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+from psycopg import sql
+
+from pipeline.capture.image import INTEGERS, base, column_of, text_of
+from pipeline.domain.table import Column, Parent, Table
+
+_PARENT = sql.SQL("parent")
+WELL_FORMED: LiteralString = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
+def merchant_expression(table: Table, record: sql.Composable) -> sql.Composed:
+    """The row's merchant; a row without one, or with something that is no merchant id, belongs to ``_<source>``."""
+    if table.parent is not None:
+        found = sql.SQL("(SELECT {} {})").format(*parents_merchant(table, table.parent, record))
+        return sql.SQL("coalesce({}, {})").format(found, nobody(table))
+    if table.merchant_column is None:
+        return sql.Composed([nobody(table)])
+    return merchant_in(table.column(table.merchant_column), record, nobody(table))
+
+
+def merchant_in(column: Column, record: sql.Composable, otherwise: sql.Composable) -> sql.Composed:
+    """The merchant that a column holds."""
+    kind, value = base(column), column_of(record, column.name)
+    if kind in INTEGERS:
+        return sql.SQL("CASE WHEN {0} >= 0 THEN {0}::text ELSE {1} END").format(value, otherwise)
+    text = text_of(column, record)
+    if kind == "uuid":
+        return sql.SQL("coalesce({}, {})").format(text, otherwise)
+    return sql.SQL('CASE WHEN {0} COLLATE "C" ~ {2} THEN {0} ELSE {1} END').format(
+        text, otherwise, sql.Literal(WELL_FORMED)
+    )
+
+
+def parents_merchant(
+    table: Table, parent: Parent, record: sql.Composable
+) -> tuple[sql.Composed, sql.Composed]:
+    """The merchant of the row's parent as an expression, and the FROM and WHERE it stands in; no row without a parent."""
+    source = sql.SQL("FROM {} parent WHERE {} = {}").format(
+        sql.Identifier(*parent.table.split(".", 1)),
+        column_of(_PARENT, parent.key.name),
+        column_of(record, parent.on),
+    )
+    return merchant_in(parent.merchant, _PARENT, nobody(table)), source
+
+
+def nobody(table: Table) -> sql.Literal:
+    """Who owns the rows of this source that belong to no merchant."""
+    return sql.Literal(f"_{table.source}")

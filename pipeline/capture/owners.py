@@ -1,0 +1,189 @@
+"""``cdc.owners``: whose each row is that takes its merchant from a parent.
+
+A row's last merchant cannot be read from its parent: under ON DELETE CASCADE the parent is gone before the row, and a
+parent may have changed hands. So it is kept beside the row, under the row's own lock: written when the row comes (its
+parent locked as its foreign key locks it), changed when the parent changes hands, deleted with the row. Rows older
+than the capture have none until something happens to them or to their parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from psycopg import sql
+
+from pipeline.capture.image import NEW, OLD, column_of, key_expression, object_name, row_expression
+from pipeline.capture.insertion import QueueNames, definer, insertion
+from pipeline.capture.merchants import merchant_in, nobody, parents_merchant
+from pipeline.domain.table import Parent, Table
+
+CREATE = sql.SQL(
+    "CREATE TABLE IF NOT EXISTS cdc.owners (child text, key bytea, merchant text NOT NULL, PRIMARY KEY (child, key))"
+)
+_CHILD, _LOCKED = sql.SQL("child"), sql.SQL("v_child")
+
+# In the row's own trigger, outside its EXCEPTION block: a lock or write inside would take a transaction id for every row.
+# The block before has run the same lookup over no rows, so what DDL has broken ends there. Under REPEATABLE READ only
+# FOR SHARE notices a parent that changed hands after the snapshot (serialization_failure, as for any such conflict).
+_LOOKUP = """
+  IF v_failure IS NULL THEN
+    IF tg_op <> 'INSERT' THEN
+      SELECT owner.merchant INTO v_old_merchant FROM cdc.owners owner
+        WHERE owner.child = {table} AND owner.key = sha256(convert_to(v_old_key, 'UTF8')) FOR UPDATE;
+      v_owned := FOUND;
+      IF NOT v_owned THEN
+        SELECT {old_merchant} INTO v_old_merchant {old_parent};
+        v_old_merchant := coalesce(v_old_merchant, {nobody});
+      END IF;
+    END IF;
+    IF tg_op = 'DELETE' OR tg_op = 'UPDATE' AND {old_on} IS NOT DISTINCT FROM {new_on} THEN
+      v_merchant := v_old_merchant;
+    ELSIF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+      SELECT {new_merchant} INTO v_merchant {new_parent} FOR SHARE;
+    ELSE
+      SELECT {new_merchant} INTO v_merchant {new_parent} FOR KEY SHARE;
+    END IF;
+    v_merchant := coalesce(v_merchant, {nobody});
+    IF v_owned AND (tg_op = 'DELETE' OR v_old_key <> v_key) THEN
+      DELETE FROM cdc.owners owner WHERE owner.child = {table} AND owner.key = sha256(convert_to(v_old_key, 'UTF8'));
+    END IF;
+    IF tg_op = 'INSERT' OR tg_op = 'UPDATE' AND (NOT v_owned OR v_old_key <> v_key OR v_old_merchant <> v_merchant) THEN
+      INSERT INTO cdc.owners AS owner VALUES ({table}, sha256(convert_to(v_key, 'UTF8')), v_merchant)
+        ON CONFLICT (child, key) DO UPDATE SET merchant = EXCLUDED.merchant;
+    END IF;
+    v_moved := tg_op = 'UPDATE' AND (v_old_merchant <> v_merchant OR v_old_key <> v_key);
+  ELSE
+    v_merchant := {nobody};
+  END IF;
+"""
+
+_PROBE = "PERFORM {merchant} {parent} LIMIT 0;"
+
+
+def lookup(table: Table, parent: Parent) -> sql.Composed:
+    """PL/pgSQL of the row's trigger: ``v_merchant``, ``v_old_merchant`` and ``v_moved``, from ``v_key`` and ``v_old_key``."""
+    old_merchant, old_parent = parents_merchant(table, parent, OLD)
+    new_merchant, new_parent = parents_merchant(table, parent, NEW)
+    return sql.SQL(_LOOKUP).format(
+        table=sql.Literal(table.name),
+        nobody=nobody(table),
+        old_merchant=old_merchant,
+        old_parent=old_parent,
+        new_merchant=new_merchant,
+        new_parent=new_parent,
+        old_on=column_of(OLD, parent.on),
+        new_on=column_of(NEW, parent.on),
+    )
+
+
+def probe(table: Table, parent: Parent, record: sql.Composable) -> sql.Composed:
+    """PL/pgSQL that fails when the lookup would."""
+    merchant, source = parents_merchant(table, parent, record)
+    return sql.SQL(_PROBE).format(merchant=merchant, parent=source)
+
+
+def function_name(table: Table) -> str:
+    """The function in schema cdc that follows the changes of this table's parents."""
+    return f"{object_name(table)}_own"
+
+
+def trigger_names(table: Table) -> tuple[str, str]:
+    """The triggers on the parent, for UPDATE and DELETE; by name they fire before foreign keys cascade."""
+    digest = object_name(table)[-8:]
+    return f"!cdc_owners_{digest}_u", f"!cdc_owners_{digest}_d"
+
+
+def statements(table: Table, parent: Parent, queue: QueueNames) -> Iterable[sql.Composed]:
+    """What follows the parents of `table`."""
+    name = sql.Identifier(function_name(table))
+    relation = sql.Identifier(*parent.table.split(".", 1))
+    on_update, on_delete = (sql.Identifier(each) for each in trigger_names(table))
+    yield definer(sql.SQL("{}()").format(name), "trigger", _body(table, parent, queue), table)
+    changed = sql.SQL(" OR ").join(
+        sql.SQL("{} IS DISTINCT FROM {}").format(column_of(OLD, column.name), column_of(NEW, column.name))
+        for column in (parent.key, parent.merchant)
+    )
+    yield sql.SQL(
+        "CREATE OR REPLACE TRIGGER {} AFTER UPDATE ON {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION cdc.{}()"
+    ).format(on_update, relation, changed, name)
+    yield sql.SQL(
+        "CREATE OR REPLACE TRIGGER {} AFTER DELETE ON {} FOR EACH ROW EXECUTE FUNCTION cdc.{}()"
+    ).format(on_delete, relation, name)
+
+
+# A parent that goes, or takes another key, leaves its merchant to the children that have none noted: a cascade may follow.
+# One that changes hands takes them along: first nobody may add to them (their triggers wait for the parent's lock),
+# then nobody may change them.
+_BODY = """
+#variable_conflict use_variable
+DECLARE
+  v_slot integer;
+  v_ev bigint;
+  v_child record;
+  v_key text;
+  v_image text;
+  v_merchant text;
+  v_old_merchant text;
+BEGIN
+  BEGIN
+    PERFORM {key_of_child}, {row_of_child} FROM {relation} child WHERE {on_of_child} = {old_key} LIMIT 0;
+  EXCEPTION WHEN OTHERS THEN
+    INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'a parent changed, SQLSTATE ' || sqlstate);
+    RETURN NULL;
+  END;
+  IF tg_op = 'DELETE' OR {old_key} IS DISTINCT FROM {new_key} THEN
+    INSERT INTO cdc.owners
+      SELECT {table}, sha256(convert_to({key_of_child}, 'UTF8')), {old_merchant} FROM {relation} child
+      WHERE {on_of_child} = {old_key}
+      ON CONFLICT (child, key) DO NOTHING;
+    RETURN NULL;
+  END IF;
+  PERFORM FROM {parent} parent WHERE {parent_key} = {new_key} FOR UPDATE;
+  IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
+    INSERT INTO cdc.notices (table_name, reason)
+      VALUES ({table}, 'a parent changed hands in a transaction that may not see all its rows');
+  END IF;
+  v_merchant := {new_merchant};
+  FOR v_child IN SELECT * FROM {relation} child WHERE {on_of_child} = {new_key} FOR UPDATE LOOP
+    v_key := {child_key};
+    v_image := NULL;
+    BEGIN
+      v_image := {child_row};
+    EXCEPTION WHEN OTHERS THEN
+      INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'row image failed with SQLSTATE ' || sqlstate);
+    END;
+    SELECT owner.merchant INTO v_old_merchant FROM cdc.owners owner
+      WHERE owner.child = {table} AND owner.key = sha256(convert_to(v_key, 'UTF8'));
+    v_old_merchant := coalesce(v_old_merchant, {old_merchant});
+    IF v_old_merchant <> v_merchant THEN
+      INSERT INTO cdc.owners AS owner VALUES ({table}, sha256(convert_to(v_key, 'UTF8')), v_merchant)
+        ON CONFLICT (child, key) DO UPDATE SET merchant = EXCLUDED.merchant;
+      {insertion}
+    END IF;
+  END LOOP;
+  RETURN NULL;
+END
+"""
+_INSERT = """
+        {into} VALUES (v_ev, now(), 'd', NULL, {table}, v_image, v_old_merchant, v_key);
+        {into} VALUES (v_ev, now(), 'u1', v_image, {table}, NULL, v_merchant, v_key);"""
+
+
+def _body(table: Table, parent: Parent, queue: QueueNames) -> sql.Composed:
+    name = sql.Literal(table.name)
+    return sql.SQL(_BODY).format(
+        table=name,
+        relation=sql.Identifier(*table.name.split(".", 1)),
+        parent=sql.Identifier(*parent.table.split(".", 1)),
+        parent_key=column_of(sql.SQL("parent"), parent.key.name),
+        child_key=key_expression(table, _LOCKED),
+        child_row=row_expression(table, _LOCKED),
+        key_of_child=key_expression(table, _CHILD),
+        row_of_child=row_expression(table, _CHILD),
+        on_of_child=column_of(_CHILD, parent.on),
+        old_key=column_of(OLD, parent.key.name),
+        new_key=column_of(NEW, parent.key.name),
+        old_merchant=merchant_in(parent.merchant, OLD, nobody(table)),
+        new_merchant=merchant_in(parent.merchant, NEW, nobody(table)),
+        insertion=insertion(queue, _INSERT, table=name),
+    )
