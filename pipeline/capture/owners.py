@@ -23,8 +23,9 @@ CREATE = sql.SQL(
 _CHILD, _LOCKED = sql.SQL("child"), sql.SQL("v_child")
 
 # In the row's own trigger, outside its EXCEPTION block: a lock or write inside would take a transaction id for every row.
-# The block before has run the same lookup over no rows, so what DDL has broken ends there. Under REPEATABLE READ only
-# FOR SHARE notices a parent that changed hands after the snapshot (serialization_failure, as for any such conflict).
+# The block before has run the same lookup over no rows, so what DDL has broken ends there. The lock may have waited, and
+# FOR KEY SHARE gives the row as it was before: it is read again. Under REPEATABLE READ that would not help, and FOR SHARE
+# alone notices a parent that changed hands after the snapshot (serialization_failure, as for any such conflict).
 _LOOKUP = """
   IF v_failure IS NULL THEN
     IF tg_op <> 'INSERT' THEN
@@ -41,7 +42,8 @@ _LOOKUP = """
     ELSIF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
       SELECT {new_merchant} INTO v_merchant {new_parent} FOR SHARE;
     ELSE
-      SELECT {new_merchant} INTO v_merchant {new_parent} FOR KEY SHARE;
+      PERFORM {new_parent} FOR KEY SHARE;
+      SELECT {new_merchant} INTO v_merchant {new_parent};
     END IF;
     v_merchant := coalesce(v_merchant, {nobody});
     IF v_owned AND (tg_op = 'DELETE' OR v_old_key <> v_key) THEN

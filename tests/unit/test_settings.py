@@ -69,22 +69,26 @@ def test_a_wrong_scheme_is_named_without_the_url(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "where"),
+    "merchant",
     [
-        (
-            '[sources.gateway0.tables."public.refunds"]\nmerchant = { parent = "public.transactions", on = "t_id" }\n',
-            ":12: ",
-        ),
-        ('[sources.gateway0.tables."public.card_types"]\nmerchant = { none = true }\n', ":12: "),
-        (
-            '[sources.gateway0.tables."public.cards"]\nmerchant = { column = "m" }\nexclude = ["token"]\n',
-            ":13: ",
-        ),
+        "{}",
+        "{ column = 'm', none = true }",
+        "{ parent = 'public.t' }",
+        "{ on = 'x' }",
+        "{ column = 'm', on = 'x' }",
     ],
 )
-def test_what_a_later_version_will_know_is_refused(tmp_path: Path, extra: str, where: str) -> None:
-    found = problems(tmp_path, TOML + "\n" + extra)
-    assert f"pipeline.toml{where}" in found
+def test_a_merchant_stands_in_one_place(tmp_path: Path, merchant: str) -> None:
+    found = problems(tmp_path, f'{TOML}\n[sources.gateway0.tables."public.refunds"]\nmerchant = {merchant}\n')
+    assert "pipeline.toml:12: " in found
+    assert 'must be { column = "…" }, { parent = "…", on = "…" } or { none = true }' in found
+
+
+def test_a_setting_that_is_none_is_refused(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path, f'{TOML}\n[sources.gateway0.tables."public.x"]\nmerchant = {{ none = true }}\nlost = 1\n'
+    )
+    assert "pipeline.toml:13: " in found
     assert "is not a setting of this version" in found
 
 
