@@ -33,6 +33,7 @@ _TOML = f"""
 [deployment]
 name = "{NAME}"
 datastream = {{ topic = "{NAME}", partitions = 12 }}
+eventstream = {{ topic = "{NAME}.events", partitions = 12 }}
 replication_factor = 1
 min_insync_replicas = 1
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pipeline.consumer import Turn
 
@@ -59,13 +59,20 @@ class RecordSource(Protocol):
         """The offset after the last record of each partition."""
 
 
-class Offsets(Protocol):
-    """The committed position of one consumer: the next offset to read, per partition."""
+class Committed(NamedTuple):
+    """A committed position: the next offset to read, and a note about what had been read before it."""
 
-    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+    offset: int
+    note: str = ""
+
+
+class Offsets(Protocol):
+    """The committed position of one consumer, per partition."""
+
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, Committed]:
         """Positions of those partitions that have one."""
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Committed]) -> None:
         """Commit; FencedError when a partition is no longer ours, TransientError when Kafka does not answer."""
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from dotenv import dotenv_values
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pipeline.domain.routing import snapshot_topic
 from pipeline.domain.table import Rule
 from pipeline.environment import Environment, sentence
 from pipeline.environment import read as read_environment
@@ -72,8 +73,20 @@ class Deployment(_Section):
 
     name: Name
     datastream: Topic = Topic()
+    eventstream: Topic = Topic(topic="eventstream")
     replication_factor: Annotated[int, Field(ge=1, le=10)] = 3
     min_insync_replicas: Annotated[int, Field(ge=1, le=10)] = 2
+    producer: Literal["kafka-python", "confluent-kafka"] = "kafka-python"
+
+    @property
+    def snapshots(self) -> Topic:
+        """The topic of rows read by snapshots: merchants lie in the partitions they have in ``datastream``."""
+        return self.datastream.model_copy(update={"topic": snapshot_topic(self.datastream.topic)})
+
+    @property
+    def progress(self) -> Topic:
+        """The compacted topic of how far each source is published."""
+        return Topic(topic=f"{self.datastream.topic}.progress", partitions=1)
 
 
 class Merchant(_Section):
@@ -107,11 +120,17 @@ class SourceTable(_Section):
 
 
 class Source(_Section):
-    """One source database; its URL stands in ``<NAME>_DATABASE_URL``. ``emitters``: roles that may call ``cdc.emit``."""
+    """One source database; its URL stands in ``<NAME>_DATABASE_URL``.
+
+    ``emitters``: roles that may call ``cdc.emit``. ``alarm_lag`` and ``alarm_queue_bytes`` bound how long and how much
+    may wait in its queue before the relay alarms.
+    """
 
     tables: dict[TableName, SourceTable]
     poll_interval: Duration = "10ms"
     emitters: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
+    alarm_lag: Duration = "5m"
+    alarm_queue_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
 
 
 class Consumer(_Section):
@@ -190,6 +209,11 @@ class Settings(BaseModel):
     def datastream(self) -> Topic:
         """The topic of row changes."""
         return self.configuration.deployment.datastream
+
+    @property
+    def snapshots(self) -> Topic:
+        """The topic of rows read by snapshots."""
+        return self.configuration.deployment.snapshots
 
     @property
     def warehouse_schema(self) -> str:

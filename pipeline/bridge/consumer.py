@@ -17,7 +17,7 @@ from pipeline.bridge.client_settings import MEMBERSHIP, READING
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
-from pipeline.ports import Polled, Record
+from pipeline.ports import Committed, Polled, Record
 
 _JOINING = 1.0  # seconds that a poll waits while the client has no partition
 UNASSIGNED_AFTER, _RAREST_JOIN = 15.0, 300.0
@@ -135,11 +135,11 @@ class GroupMember:
             found = self._consumer.end_offsets(places, timeout_ms=ANSWER_MS) if places else {}
         return {place.partition: offset for place, offset in found.items()}
 
-    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, Committed]:
         """See Offsets."""
         return committed_of(self._consumer, [TopicPartition(self._topic, p) for p in partitions])
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Committed]) -> None:
         """See Offsets. Kafka accepts commits of partitions that belong to others, so ownership is checked here."""
         foreign = positions.keys() - {place.partition for place in self._consumer.assignment()}
         if foreign:
@@ -202,9 +202,9 @@ class GroupMember:
             beginnings = self._consumer.beginning_offsets(places, timeout_ms=ANSWER_MS)
         committed = self.committed(frozenset(place.partition for place in places))
         lost = [
-            f"partition {place.partition}: offsets {committed[place.partition]} to {first - 1} passed retention"
+            f"partition {place.partition}: offsets {committed[place.partition].offset} to {first - 1} passed retention"
             for place, first in beginnings.items()
-            if committed.get(place.partition, first) < first
+            if committed.get(place.partition, Committed(first)).offset < first
         ]
         return PositionLostError(
             f"{self._topic}: {'; '.join(lost) or error.what}",

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from pipeline.bridge.backpressure import Flow
+from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pace import Step
 from pipeline.consumer import Rejection
@@ -26,7 +27,7 @@ from pipeline.errors import (
     TransientError,
 )
 from pipeline.failpoints import passes
-from pipeline.ports import Append, Appended, LaneStore, Offsets, Polled, RecordSource
+from pipeline.ports import Append, Appended, Committed, LaneStore, Offsets, Polled, RecordSource
 from pipeline.telemetry import Metrics
 
 POLL_SECONDS = 0.1
@@ -111,6 +112,7 @@ class Dispatcher:
             "committed_age_s": round(self._clock() - self._committed_at, 1),
             "resyncs": self._resyncs,
             "set_aside": self._set_aside_count,
+            "doubles": sum(partition.doubles.dropped for partition in held),
         }
 
     def _poll(self) -> Polled:
@@ -174,8 +176,10 @@ class Dispatcher:
         if self._epoch is None:
             self._epoch = self._store.epoch()
         for number in numbers:
-            self._source.seek(number, committed[number])
-            self._held[number] = Partition(number, self._count, fences[number], committed[number])
+            offset, note = committed[number]
+            self._source.seek(number, offset)
+            doubles = Doubles.noted(offset, note)
+            self._held[number] = Partition(number, self._count, fences[number], offset, doubles)
             self._unready.discard(number)
         self._committed_at = self._clock()
         _log.info("partitions taken over", partitions=sorted(numbers))
@@ -254,14 +258,17 @@ class Dispatcher:
         }
         if moved:
             passes("bridge.committing")
-            self._commit_to_kafka(moved)
+            self._commit_to_kafka(
+                {number: Committed(at, self._held[number].doubles.note(at)) for number, at in moved.items()}
+            )
             passes("bridge.committed")
         if moved or all(partition.smallest_pending() is None for partition in self._held.values()):
             self._committed_at = self._clock()
         for number, offset in moved.items():
             self._held[number].committed = offset
+            self._held[number].doubles.forget(offset)
 
-    def _commit_to_kafka(self, positions: Mapping[int, int]) -> None:
+    def _commit_to_kafka(self, positions: Mapping[int, Committed]) -> None:
         try:
             self._offsets.commit(positions)
         except FencedError as error:  # the next poll tells what was taken away

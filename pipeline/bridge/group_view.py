@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
+from pipeline.ports import Committed
 
 ANSWER_MS = 3000
 _GLANCES, _GLANCE_MS = 5, 200
@@ -40,13 +41,15 @@ class GroupView:
 
     def committed(self) -> dict[int, int]:
         """The group's committed offset of each partition that has one."""
-        return committed_of(self._consumer, [TopicPartition(self._topic, p) for p in self.partitions()])
+        places = [TopicPartition(self._topic, p) for p in self.partitions()]
+        return {partition: place.offset for partition, place in committed_of(self._consumer, places).items()}
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Set offsets; FencedError while the group has members."""
         with translated():
             self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
-            self._consumer.commit(for_kafka(self._topic, positions), timeout_ms=ANSWER_MS)
+            places = {partition: Committed(offset) for partition, offset in positions.items()}
+            self._consumer.commit(for_kafka(self._topic, places), timeout_ms=ANSWER_MS)
 
     def published_at(self, positions: Mapping[int, int]) -> dict[int, float]:
         """When the record at each of these offsets was published, in seconds since 1970; only of those it can read."""
@@ -73,13 +76,23 @@ class GroupView:
             return {place.partition: offset for place, offset in ask(places, timeout_ms=ANSWER_MS).items()}
 
 
-def committed_of(consumer: Any, places: Sequence[Any]) -> dict[int, int]:
-    """The group's committed offset of each of these partitions that has one."""
+def committed_of(consumer: Any, places: Sequence[Any]) -> dict[int, Committed]:
+    """The group's committed position of each of these partitions that has one; offset and note of one commit."""
     with translated():
-        found = {place.partition: consumer.committed(place, timeout_ms=ANSWER_MS) for place in places}
-    return {partition: offset for partition, offset in found.items() if offset is not None}
+        found = {
+            place.partition: consumer.committed(place, metadata=True, timeout_ms=ANSWER_MS)
+            for place in places
+        }
+    return {
+        partition: Committed(place.offset, place.metadata or "")
+        for partition, place in found.items()
+        if place is not None
+    }
 
 
-def for_kafka(topic: str, positions: Mapping[int, int]) -> dict[Any, Any]:
+def for_kafka(topic: str, positions: Mapping[int, Committed]) -> dict[Any, Any]:
     """Positions as the client takes them in a commit."""
-    return {TopicPartition(topic, p): OffsetAndMetadata(offset) for p, offset in positions.items()}
+    return {
+        TopicPartition(topic, p): OffsetAndMetadata(place.offset, metadata=place.note)
+        for p, place in positions.items()
+    }

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
+from pipeline.bridge.doubles import Doubles
 from pipeline.consumer import Rejection
 from pipeline.domain.event import merchant_of_key
 from pipeline.domain.routing import partition_of
@@ -103,10 +104,13 @@ class Lane:
 class Partition:
     """Everything this bridge knows about one partition since it took it over with `fence` at `committed`."""
 
-    def __init__(self, number: int, partitions: int, fence: int, committed: int) -> None:
+    def __init__(
+        self, number: int, partitions: int, fence: int, committed: int, doubles: Doubles | None = None
+    ) -> None:
         self.number = number
         self.fence = fence
         self.committed = committed
+        self.doubles = doubles or Doubles(committed, {})
         self.position = committed
         self.size = 0
         self.strange: list[Rejection] = []
@@ -129,12 +133,13 @@ class Partition:
 
     def restarted(self) -> Partition:
         """The same partition, knowing nothing but the committed position."""
-        return Partition(self.number, self._partitions, self.fence, self.committed)
+        doubles = self.doubles.at(self.committed)
+        return Partition(self.number, self._partitions, self.fence, self.committed, doubles)
 
     def receive(self, records: Sequence[Record], now: float, lane_bytes: int) -> None:
-        """Take the next records, by merchant; what belongs to no lane waits to be set aside."""
+        """Take the next records, by merchant; what belongs to no lane waits to be set aside, doubles go."""
         groups: dict[bytes | None, tuple[list[int], list[bytes | None]]] = {}
-        for record in records:
+        for record in self.doubles.without(records):
             group = groups.get(record.key)
             if group is None:
                 group = groups[record.key] = ([], [])

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from pipeline import settings
-from pipeline.capture import catalog, triggers
+from pipeline.capture import catalog, progress, triggers
 from pipeline.capture.identity import Identity, next_identity
 from pipeline.capture.marks import take_mark
 from pipeline.capture.queue import CONSUMER, QUEUE, acquire, queue_names
@@ -165,6 +165,7 @@ def _schema(identity: Identity, fresh: bool) -> Iterable[Statement]:
         " table_name text NOT NULL, reason text NOT NULL, at timestamptz NOT NULL DEFAULT now(),"
         " txid bigint NOT NULL DEFAULT txid_current())"
     )
+    yield from progress.schema()
     if fresh:
         yield from _queue()
     yield sql.SQL(
@@ -183,7 +184,7 @@ def _schema(identity: Identity, fresh: bool) -> Iterable[Statement]:
 
 def _queue() -> Iterable[Statement]:
     queue, consumer = sql.Literal(QUEUE), sql.Literal(CONSUMER)
-    yield sql.SQL("TRUNCATE cdc.marks")
+    yield sql.SQL("TRUNCATE cdc.marks, cdc.progress")
     yield sql.SQL("SELECT pgq.create_queue({})").format(queue)
     # With both at zero every call of the ticker ticks: the relay decides when.
     yield sql.SQL("SELECT pgq.set_queue_config({}, 'ticker_max_lag', '0')").format(queue)

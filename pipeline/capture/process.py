@@ -5,18 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from pipeline import settings
+from pipeline.capture.confluent import ConfluentProducer
 from pipeline.capture.envelope import Envelopes
-from pipeline.capture.identity import check_identity
-from pipeline.capture.publisher import Publisher, StoppedError
+from pipeline.capture.identity import Identity
+from pipeline.capture.kafka_python import KafkaPythonProducer
+from pipeline.capture.lineage import check_still_ours, establish
+from pipeline.capture.progress import last_progress
+from pipeline.capture.publisher import Producer, Publisher, StoppedError
 from pipeline.capture.queue import Queue
-from pipeline.capture.relay import Clock, Metrics, Relay
+from pipeline.capture.relay import Clock, Outlet, Relay
 from pipeline.capture.session import Connection, session
 from pipeline.capture.snapshot import Snapshots
-from pipeline.capture.topics import check_topic
+from pipeline.capture.topics import check_topics, topics_of
+from pipeline.capture.watch import Bounds, Metrics, Watch
 from pipeline.control import tables
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import ConfigurationError, PermanentError, TransientError
@@ -31,7 +37,7 @@ class Capture:
 
     name: str
     url: str
-    poll_seconds: float
+    source: settings.Source
     deployment: settings.Deployment
     bootstrap_servers: str
     database: ControlDatabase
@@ -56,11 +62,22 @@ class Capture:
             queue = Queue(connection)
             if not self._acquired(queue):
                 return
+            watch = self._watch()
+            # Also while Kafka is away: that is when the queue grows.
+            watch.look(queue)
+            watch.look_closely(queue)
+            self._require_topics()
+            identity = self._identity(connection)
             publisher = self._publisher()
             try:
-                self._relay(self._ready(connection, queue, publisher))
+                self._relay(self._ready(queue, publisher, watch, identity))
             finally:
                 publisher.close()
+
+    def _watch(self) -> Watch:
+        source = self.source
+        bounds = Bounds(settings.seconds(source.alarm_lag), source.alarm_queue_bytes)
+        return Watch(self.name, bounds, self.metrics)
 
     def _acquired(self, queue: Queue) -> bool:
         """Wait for the source's lock; False when stopped before it came."""
@@ -73,31 +90,55 @@ class Capture:
         self.metrics.standby = 0
         return True
 
-    def _publisher(self) -> Publisher:
-        problems = check_topic(self.bootstrap_servers, self.deployment)
+    def _require_topics(self) -> None:
+        problems = check_topics(self.bootstrap_servers, self.deployment)
         if problems:
             raise ConfigurationError(tuple(problems))
-        topic = self.deployment.datastream
-        client_id = f"pipeline-capture-{self.name}"
-        return Publisher(self.bootstrap_servers, topic.topic, topic.partitions, client_id=client_id)
 
-    def _ready(self, connection: Connection, queue: Queue, publisher: Publisher) -> Relay:
-        check_identity(connection, self.database, self.name)
+    def _identity(self, connection: Connection) -> Identity:
+        published = last_progress(self.bootstrap_servers, self.deployment.progress.topic, self.name)
+        identity = establish(connection, self.database, self.name, published)
+        self.metrics.generation, self.metrics.timeline = identity.generation, identity.timeline or 0
+        return identity
+
+    def _publisher(self) -> Publisher:
+        kinds: dict[str, type[ConfluentProducer] | type[KafkaPythonProducer]] = {
+            "confluent-kafka": ConfluentProducer,
+            "kafka-python": KafkaPythonProducer,
+        }
+        kind = kinds[self.deployment.producer]
+        producer: Producer = kind(self.bootstrap_servers, client_id=f"pipeline-capture-{self.name}")
+        return Publisher(producer, {topic.topic: topic.partitions for topic in topics_of(self.deployment)})
+
+    def _ready(self, queue: Queue, publisher: Publisher, watch: Watch, identity: Identity) -> Relay:
         known = [table for table in tables.load(self.database) if table.source == self.name]
         if not known:
             raise PermanentError(
                 f"no tables of {self.name} are known", hint=f"run: pipeline capture install {self.name}"
             )
-        envelopes = Envelopes(self.name, known)
-        stopping = self.stop.is_set
-        snapshots = Snapshots(self.database, self.name, known, queue, publisher, envelopes, stopping)
-        return Relay(queue, publisher, envelopes, snapshots, self.metrics, stopping, Clock())
+        deployment, envelopes, stopping = self.deployment, Envelopes(self.name, known), self.stop.is_set
+        datastream = deployment.datastream.topic
+        snapshots = Snapshots(
+            self.database, self.name, known, queue, publisher, envelopes, datastream, stopping
+        )
+        outlet = Outlet(
+            self.name,
+            datastream,
+            deployment.eventstream.topic,
+            deployment.progress.topic,
+            identity.timeline or 0,
+        )
+        still_ours = partial(check_still_ours, self.database, identity)
+        return Relay(
+            queue, publisher, envelopes, snapshots, outlet, watch, self.metrics, still_ours, stopping, Clock()
+        )
 
     def _relay(self, relay: Relay) -> None:
         structlog.get_logger().info("relaying", source=self.name)
+        pause = settings.seconds(self.source.poll_interval)
         while not self.stop.is_set():
             if not relay.run_once():
-                self.stop.wait(self.poll_seconds)
+                self.stop.wait(pause)
 
 
 def _pauses() -> Iterator[float]:

@@ -41,12 +41,14 @@ class Batch:
     """The transactions between two ticks.
 
     They are those with ``lowest`` ≤ txid < ``bound`` that ``snapshot`` sees, and the ``late`` ones: older, but still
-    running at the tick before. ``running`` are those that run on.
+    running at the tick before. ``running`` are those that run on. A batch that comes again comes with the ``generation``
+    and the ``mark`` it had.
     """
 
     id: int
     tick: int
     generation: int
+    mark: str
     snapshot: str
     lowest: int
     bound: int
@@ -121,8 +123,8 @@ class Queue:
     def next_batch(self) -> Batch | None:
         """The unfinished batch, or the next one; None when there is no further tick.
 
-        Committed with synchronous_commit = on before it returns. That flush covers every commit the batch can see, so
-        nothing is ever published that a crash of the database could take back.
+        Committed with synchronous_commit = on before it returns, and with it the batch's mark. That flush covers every
+        commit the batch can see, so nothing is ever published that a crash of the database could take back.
         """
         row = self._connection.execute(_NEXT_BATCH, (QUEUE, CONSUMER)).fetchone()
         if row is None:
@@ -161,20 +163,45 @@ class Queue:
         """As the function `lag`."""
         return lag(self._connection)
 
+    def size(self) -> int:
+        """Bytes that the queue's tables hold on the source's disk, indices included."""
+        return int(_one(self._connection, _SIZE, (self._names.events,)))
+
+    def holds_lock(self) -> bool:
+        """True while this very session is the source's only relay."""
+        return bool(_one(self._connection, _HOLDS_LOCK, (_ADVISORY_LOCK >> 32, _ADVISORY_LOCK & 0xFFFFFFFF)))
+
 
 # set_config counts for this transaction's commit only; the LEFT JOINs keep the row when there is no batch.
 _NEXT_BATCH = """
-SELECT b.batch_id, b.cur_tick_id, i.generation, cur.tick_snapshot::text,
-       txid_snapshot_xmax(last.tick_snapshot), txid_snapshot_xmax(cur.tick_snapshot),
+WITH opened AS MATERIALIZED (
+  SELECT b.* FROM set_config('synchronous_commit', 'on', true), pgq.next_batch_custom(%s, %s, NULL, NULL, NULL) b
+), marked AS (
+  INSERT INTO cdc.progress (tick, generation, mark)
+  SELECT cur_tick_id, generation, gen_random_uuid() FROM opened, cdc.identity WHERE batch_id IS NOT NULL
+  ON CONFLICT (tick) DO NOTHING RETURNING generation, mark
+)
+SELECT b.batch_id, b.cur_tick_id, coalesce(new.generation, old.generation), coalesce(new.mark, old.mark)::text,
+       cur.tick_snapshot::text, txid_snapshot_xmax(last.tick_snapshot), txid_snapshot_xmax(cur.tick_snapshot),
        ARRAY(SELECT txid_snapshot_xip(last.tick_snapshot) EXCEPT SELECT txid_snapshot_xip(cur.tick_snapshot)),
        ARRAY(SELECT txid_snapshot_xip(cur.tick_snapshot))
-FROM set_config('synchronous_commit', 'on', true),
-     pgq.next_batch_custom(%s, %s, NULL, NULL, NULL) b
+FROM opened b
      CROSS JOIN cdc.identity i
      CROSS JOIN pgq.queue q
+     LEFT JOIN marked new ON true
+     LEFT JOIN cdc.progress old ON old.tick = b.cur_tick_id
      LEFT JOIN pgq.tick last ON last.tick_queue = q.queue_id AND last.tick_id = b.prev_tick_id
      LEFT JOIN pgq.tick cur ON cur.tick_queue = q.queue_id AND cur.tick_id = b.cur_tick_id
 WHERE q.queue_name = 'cdc'
+"""
+
+_SIZE = """
+SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i WHERE i.inhparent = %s::regclass
+"""
+
+_HOLDS_LOCK = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = %s AND objid = %s)
 """
 
 _UNTICKED = sql.SQL("""

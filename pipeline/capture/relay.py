@@ -1,6 +1,7 @@
 """The relay: PgQ batches to Kafka, each finished only after Kafka has every record of it.
 
-Dying anywhere loses nothing: a batch that was not finished comes again, whole and in the same order.
+Before a batch's first record Kafka has the batch's mark, so a database that lost something published is recognised.
+Dying anywhere loses nothing: a batch that was not finished comes again, whole, in the same order, under the same mark.
 """
 
 from __future__ import annotations
@@ -9,33 +10,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from pipeline.capture.envelope import Envelopes
+from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
 from pipeline.capture.queue import Batch, Queue
 from pipeline.capture.rotation import maintain
 from pipeline.capture.snapshot import Snapshots
+from pipeline.capture.watch import Metrics, Watch
 from pipeline.errors import FencedError
 from pipeline.failpoints import passes
 
 _PROBE_EVERY = 0.05
 _MAINTAIN_EVERY = 5.0
 _MEASURE_EVERY = 1.0
-
-
-@dataclass(slots=True)
-class Metrics:
-    """What the heartbeat tells; written by the relay, read by the heartbeat's thread."""
-
-    events_published: int = 0
-    events_without_image: int = 0
-    last_tick_at: float = 0.0
-    lag_seconds: float = 0.0
-    pending: int = 0
-    generation: int = 0
-    snapshot_rows: int = 0
-    standby: int = 1
+_MARKS_KEPT = 100  # ticks behind the last finished one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +37,19 @@ class Clock:
     monotonic: Callable[[], float] = time.monotonic
 
 
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where a source's records go, and the timeline of the server they come from."""
+
+    source: str
+    datastream: str
+    eventstream: str
+    progress: str
+    timeline: int
+
+
 class Relay:
-    """One source's relay over one session; it must hold the source's lock."""
+    """One source's relay over one session; it must hold the source's lock. `still_ours` raises when it lost its right."""
 
     def __init__(
         self,
@@ -55,7 +57,10 @@ class Relay:
         publisher: Publisher,
         envelopes: Envelopes,
         snapshots: Snapshots,
+        outlet: Outlet,
+        watch: Watch,
         metrics: Metrics,
+        still_ours: Callable[[], None],
         stopping: Callable[[], bool],
         clock: Clock,
     ) -> None:
@@ -63,7 +68,10 @@ class Relay:
         self._publisher = publisher
         self._envelopes = envelopes
         self._snapshots = snapshots
+        self._outlet = outlet
+        self._watch = watch
         self._metrics = metrics
+        self._still_ours = still_ours
         self._stopping = stopping
         self._clock = clock
         self._last: Batch | None = None
@@ -87,6 +95,8 @@ class Relay:
 
     def _relay(self, batch: Batch) -> None:
         passes("relay.batch")
+        self._announce(batch)
+        passes("relay.announced")
         published = self._publish(batch)
         passes("relay.published")
         if not self._queue.finish(batch):
@@ -96,17 +106,28 @@ class Relay:
         passes("relay.finished")
         self._last = batch
         self._metrics.events_published += published
+        self._metrics.batches += 1
         self._metrics.generation = batch.generation
+
+    def _announce(self, batch: Batch) -> None:
+        """Tell Kafka which batch comes; nothing of it is sent before Kafka has this."""
+        outlet = self._outlet
+        progress = Progress(outlet.source, batch.generation, batch.tick, batch.mark, outlet.timeline)
+        value = msgspec.json.encode(progress)
+        self._publisher.confirm(outlet.progress, outlet.source.encode(), value, self._stopping)
 
     def _publish(self, batch: Batch) -> int:
         count = 0
+        send, topic = self._publisher.send, self._outlet.datastream
         for event in self._queue.events(batch):
             value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
             if value is None:
                 self._metrics.events_without_image += 1
                 structlog.get_logger().warning("event without row image", table=event.table, key=event.key)
                 continue
-            self._publisher.send(event.merchant, value)
+            send(topic, event.merchant, value)
+            if event.op == "event":
+                send(self._outlet.eventstream, event.merchant, value)
             count += 1
             if self._publisher.full:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
@@ -132,10 +153,19 @@ class Relay:
 
     def _upkeep(self) -> None:
         now = self._clock.monotonic()
+        if now >= self._measure_at:
+            self._measure_at = now + _MEASURE_EVERY
+            self._require_right()
+            self._watch.look(self._queue)
         if now >= self._maintain_at:
             self._maintain_at = now + _MAINTAIN_EVERY
             maintain(self._queue.connection)
-        if now >= self._measure_at:
-            self._measure_at = now + _MEASURE_EVERY
-            lag = self._queue.lag()
-            self._metrics.lag_seconds, self._metrics.pending = lag.seconds, lag.pending
+            self._watch.look_closely(self._queue)
+            if self._last is not None:
+                forget(self._queue.connection, self._last.tick - _MARKS_KEPT)
+
+    def _require_right(self) -> None:
+        """Between batches: this session holds the lock, and the source is still this database."""
+        if not self._queue.holds_lock():
+            raise FencedError("the source's lock is no longer this session's", hint="is a pooler in between?")
+        self._still_ours()

@@ -6,8 +6,19 @@ still write into the table that is emptied next; so it waits for the last such s
 
 from __future__ import annotations
 
-from pipeline.capture.queue import QUEUE
+from dataclasses import dataclass
+
+from pipeline.capture.queue import CONSUMER, QUEUE
 from pipeline.capture.session import Connection
+from pipeline.errors import PermanentError
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How long the rotation is overdue, in seconds, and what stands in its way; "" when nothing does."""
+
+    overdue_seconds: float
+    blocked_by: str
 
 
 def maintain(connection: Connection) -> None:
@@ -24,4 +35,42 @@ WHERE queue_name = %s AND queue_switch_step2 IS NULL AND NOT EXISTS (
   SELECT FROM pg_stat_activity
   WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xmin IS NOT NULL
     AND age(backend_xmin) >= txid_snapshot_xmax(txid_current_snapshot()) - queue_switch_step1)
+"""
+
+
+def rotation(connection: Connection) -> Rotation:
+    """Whether the rotation is late, and who is in its way: transactions and consumers older than the last switch."""
+    row = connection.execute(_STATE, {"queue": QUEUE, "consumer": CONSUMER}).fetchone()
+    if row is None:
+        raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
+    overdue, blockers = row
+    return Rotation(max(0.0, overdue), "; ".join(blockers) if overdue > 0 else "")
+
+
+# Nobody's statements are quoted: they may hold rows. A consumer blocks while its last tick does not see the last switch.
+_STATE = """
+SELECT extract(epoch FROM clock_timestamp() - q.queue_switch_time - q.queue_rotation_period)::float8,
+  ARRAY(
+    SELECT format('session %%s of %%s (%%s), %%s since %%s', a.pid, a.usename, coalesce(nullif(a.application_name, ''), '-'),
+             a.state, date_trunc('second', a.xact_start))
+    FROM pg_stat_activity a
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
+      AND greatest(age(a.backend_xmin), age(a.backend_xid))
+        >= txid_snapshot_xmax(txid_current_snapshot()) - coalesce(q.queue_switch_step2, q.queue_switch_step1)
+    ORDER BY a.xact_start LIMIT 3
+  ) || ARRAY(
+    SELECT format('prepared transaction %%s of %%s since %%s', p.gid, p.owner, date_trunc('second', p.prepared))
+    FROM pg_prepared_xacts p
+    WHERE p.database = current_database()
+      AND age(p.transaction) >= txid_snapshot_xmax(txid_current_snapshot())
+        - coalesce(q.queue_switch_step2, q.queue_switch_step1)
+    ORDER BY p.prepared LIMIT 3
+  ) || ARRAY(
+    SELECT CASE c.co_name WHEN %(consumer)s THEN 'the relay, which is behind' ELSE format('consumer %%s', c.co_name) END
+    FROM pgq.subscription s JOIN pgq.consumer c ON c.co_id = s.sub_consumer
+      JOIN pgq.tick t ON t.tick_queue = s.sub_queue AND t.tick_id = s.sub_last_tick
+    WHERE s.sub_queue = q.queue_id AND txid_snapshot_xmin(t.tick_snapshot) <= q.queue_switch_step2
+    ORDER BY c.co_name LIMIT 3
+  )
+FROM pgq.queue q WHERE q.queue_name = %(queue)s
 """

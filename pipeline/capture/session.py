@@ -9,6 +9,7 @@ from typing import LiteralString
 import psycopg
 from psycopg.rows import TupleRow
 
+from pipeline.capture.pooling import require_own_session
 from pipeline.errors import PermanentError, TransientError
 
 Connection = psycopg.Connection[TupleRow]
@@ -22,8 +23,18 @@ TEXT_SETTINGS: dict[LiteralString, LiteralString] = {
     "bytea_output": "hex",
 }
 MONETARY_LOCALE: LiteralString = "C"  # two decimals
+# The server ends the session of a client whose host has vanished, and with it the client's lock: idle after 2 + 2 s
+# of silence, sending after 4 s, in the middle of a statement at the next look.
+_MORTALITY: dict[LiteralString, LiteralString] = {
+    "tcp_keepalives_idle": "2",
+    "tcp_keepalives_interval": "1",
+    "tcp_keepalives_count": "2",
+    "tcp_user_timeout": "4000",
+    "client_connection_check_interval": "1000",
+}
 _SETTINGS = {
     **TEXT_SETTINGS,
+    **_MORTALITY,
     "lc_monetary": MONETARY_LOCALE,
     "search_path": "pg_catalog, pg_temp",
     "work_mem": "64MB",
@@ -32,23 +43,44 @@ _SETTINGS = {
 
 
 def connect(url: str) -> Connection:
-    """A session in autocommit whose text is canonical; TransientError when the database does not answer.
+    """A session in autocommit whose text is canonical; TransientError when no primary answers.
 
-    The role's and the database's defaults are overruled, so no DBA's setting changes what is captured.
+    The role's and the database's defaults are overruled, so no DBA's setting changes what is captured. Several hosts in
+    the URL are tried in turn.
     """
+    connection = _open(url)
     try:
-        connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=5, application_name="pipeline capture", keepalives_idle=10
-        )
-    except psycopg.OperationalError as error:
-        raise TransientError(f"source database does not answer: {_first_line(error)}") from error
-    try:
-        for name, value in _SETTINGS.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        require_own_session(connection, lambda: _open(url))
+        connection.execute(_SET, (list(_SETTINGS), list(_SETTINGS.values())))
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+# What a server does not know, an older one, is left out.
+_SET = """
+SELECT set_config(given.name, given.value, false)
+FROM unnest(%s::text[], %s::text[]) AS given (name, value) JOIN pg_catalog.pg_settings USING (name)
+"""
+
+
+def _open(url: str) -> Connection:
+    try:
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            connect_timeout=5,
+            application_name="pipeline capture",
+            target_session_attrs="read-write",
+            # A server that has gone dark is noticed within 20 s, not when TCP gives up.
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=2,
+            tcp_user_timeout=20_000,
+        )
+    except psycopg.OperationalError as error:
+        raise TransientError(f"source database does not answer: {_first_line(error)}") from error
 
 
 @contextmanager

@@ -63,9 +63,11 @@ class Snapshots:
         queue: Queue,
         publisher: Publisher,
         envelopes: Envelopes,
+        topic: str,
         stopping: Callable[[], bool],
     ) -> None:
         self._database = database
+        self._topic = topic
         self._source = source
         self._tables = tables
         self._queue = queue
@@ -152,7 +154,7 @@ class Snapshots:
         for row in read.chunk.rows:
             pub_ms = round(time.time() * 1000)
             value = self._envelopes.row(table.name, row, read.mark, read.tick, read.read_ms, pub_ms)
-            self._publisher.send(row.merchant, value)
+            self._publisher.send(self._topic, row.merchant, value)
             if self._publisher.full:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
         self._publisher.settle(self._stopping)

@@ -1,7 +1,9 @@
-"""The topic of row changes: made by ``pipeline migrate``, compared at start, never created by a typing error.
+"""The topics: made by ``pipeline migrate``, compared at start, never created by a typing error.
 
-Merchants are spread by the partition count and replay relies on the retention, so a difference in either is refused
-and never changed here.
+``datastream`` carries changes, ``.snapshot`` beside it the rows that snapshots read, spread alike so that live changes
+never wait behind them; ``eventstream`` domain events alone; ``.progress`` how far each source is published, the newest
+record per source. Merchants are spread by the partition count, replay relies on the retention, and a leader that lacks
+what was acknowledged loses it: a difference in any setting is refused with its remedy, and never changed here.
 """
 
 from __future__ import annotations
@@ -14,53 +16,63 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.errors import TransientError
-from pipeline.settings import Deployment, seconds
+from pipeline.settings import Deployment, Topic, seconds
+
+# Small segments, cleaned early: whoever starts reads what is left of this topic.
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024 * 1024),
+    "min.cleanable.dirty.ratio": "0.1",
+}
 
 
-def ensure_topic(bootstrap_servers: str, deployment: Deployment) -> list[str]:
-    """Make the topic if it is missing; returns what was done. Differences are not mended: see `check_topic`."""
-    topic = deployment.datastream
+def topics_of(deployment: Deployment) -> list[Topic]:
+    """Every topic of a deployment."""
+    return [deployment.datastream, deployment.snapshots, deployment.eventstream, deployment.progress]
+
+
+def ensure_topics(bootstrap_servers: str, deployment: Deployment) -> list[str]:
+    """Make the topics that are missing; returns what was done. Differences are not mended: see `check_topics`."""
     with _admin(bootstrap_servers) as admin:
-        if topic.topic in admin.list_topics():
-            return []
-        options = {
-            "num_partitions": topic.partitions,
-            "replication_factor": deployment.replication_factor,
-            "configs": expected_configuration(deployment),
-        }
-        try:
-            admin.create_topics({topic.topic: options}, wait_for_metadata=True)
-        except TopicAlreadyExistsError:
-            return []
+        there = admin.list_topics()
+        missing = [topic for topic in topics_of(deployment) if topic.topic not in there]
+        return [done for topic in missing for done in _create(admin, deployment, topic)]
+
+
+def _create(admin: KafkaAdminClient, deployment: Deployment, topic: Topic) -> list[str]:
+    options = {
+        "num_partitions": topic.partitions,
+        "replication_factor": deployment.replication_factor,
+        "configs": expected_configuration(deployment, topic),
+    }
+    try:
+        admin.create_topics({topic.topic: options}, wait_for_metadata=True)
+    except TopicAlreadyExistsError:
+        return []
     return [f"topic {topic.topic}: created with {topic.partitions} partitions"]
 
 
-def check_topic(bootstrap_servers: str, deployment: Deployment) -> list[str]:
-    """How the topic differs from what is configured; empty when it does not."""
-    topic = deployment.datastream
+def check_topics(bootstrap_servers: str, deployment: Deployment) -> list[str]:
+    """How the topics differ from what is configured, each with its remedy; empty when they do not."""
     with _admin(bootstrap_servers) as admin:
-        if topic.topic not in admin.list_topics():
-            return [f"topic {topic.topic} does not exist; run: pipeline migrate"]
-        partitions = admin.describe_topics([topic.topic])[0]["partitions"]
-        resource = ConfigResource(ConfigResourceType.TOPIC, topic.topic)
-        described = admin.describe_configs([resource], config_filter="all")
-    found = next(iter(described.values()))[topic.topic]
-    problems = _partition_problems(deployment, partitions)
-    for name, value in expected_configuration(deployment).items():
-        actual = str(found[name]["value"])
-        if actual != value:
-            problems.append(
-                f"topic {topic.topic}: {name} is {actual}, not {value}; change it or pipeline.toml"
+        there = admin.list_topics()
+        return [
+            problem
+            for topic in topics_of(deployment)
+            for problem in (
+                _problems(admin, deployment, topic)
+                if topic.topic in there
+                else [f"topic {topic.topic} does not exist; run: pipeline migrate"]
             )
-    return problems
+        ]
 
 
-def expected_configuration(deployment: Deployment) -> dict[str, str]:
-    """The topic's settings, as Kafka writes them."""
+def expected_configuration(deployment: Deployment, topic: Topic) -> dict[str, str]:
+    """A topic's settings, as Kafka writes them."""
+    kept = {"cleanup.policy": "delete", "retention.ms": str(round(seconds(topic.retention) * 1000))}
     return {
-        "retention.ms": str(round(seconds(deployment.datastream.retention) * 1000)),
+        **(_COMPACTED if topic == deployment.progress else kept),
         "retention.bytes": "-1",
-        "cleanup.policy": "delete",
         "compression.type": "producer",
         "message.timestamp.type": "CreateTime",
         "unclean.leader.election.enable": "false",
@@ -68,8 +80,32 @@ def expected_configuration(deployment: Deployment) -> dict[str, str]:
     }
 
 
-def _partition_problems(deployment: Deployment, partitions: list[Mapping[str, Any]]) -> list[str]:
-    topic = deployment.datastream
+def _problems(admin: KafkaAdminClient, deployment: Deployment, topic: Topic) -> list[str]:
+    partitions = admin.describe_topics([topic.topic])[0]["partitions"]
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic.topic)
+    described = admin.describe_configs([resource], config_filter="all")
+    found = next(iter(described.values()))[topic.topic]
+    problems = _partition_problems(deployment, topic, partitions)
+    for name, value in expected_configuration(deployment, topic).items():
+        actual = str(found[name]["value"])
+        if actual != value:
+            problems.append(
+                f"topic {topic.topic}: {name} is {actual}, not {value}; {_remedy(topic, name, value)}"
+            )
+    return problems
+
+
+def _remedy(topic: Topic, name: str, value: str) -> str:
+    command = (
+        f"kafka-configs --alter --entity-type topics --entity-name {topic.topic} --add-config {name}={value}"
+    )
+    own = {"retention.ms": "retention", "min.insync.replicas": "min_insync_replicas"}.get(name)
+    return f"set {own} in pipeline.toml, or run: {command}" if own else f"run: {command}"
+
+
+def _partition_problems(
+    deployment: Deployment, topic: Topic, partitions: list[Mapping[str, Any]]
+) -> list[str]:
     problems = []
     if len(partitions) != topic.partitions:
         problems.append(

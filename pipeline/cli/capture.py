@@ -21,7 +21,7 @@ from pipeline import settings as configuration
 from pipeline.capture import install as installing
 from pipeline.capture.process import Capture
 from pipeline.capture.publisher import PublishError
-from pipeline.capture.relay import Metrics
+from pipeline.capture.watch import Metrics
 from pipeline.control import snapshots, tables
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.errors import PermanentError
@@ -133,7 +133,7 @@ def _process(
     return Capture(
         name=source,
         url=settings.source_url(source),
-        poll_seconds=configuration.seconds(settings.source(source).poll_interval),
+        source=settings.source(source),
         deployment=settings.configuration.deployment,
         bootstrap_servers=settings.environment.kafka_bootstrap_servers,
         database=database,

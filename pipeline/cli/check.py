@@ -12,7 +12,7 @@ import redis
 from rich.console import Console
 
 from pipeline import settings as configuration
-from pipeline.capture.topics import check_topic
+from pipeline.capture.topics import check_topics
 from pipeline.cli.migrate import tables_of
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.domain.table import Table
@@ -64,7 +64,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     for name in settings.configuration.sources:
         yield f"source {name}", partial(_source, settings, name, tables)
     kafka, deployment = environment.kafka_bootstrap_servers, settings.configuration.deployment
-    yield f"Kafka, topic {settings.datastream.topic}", lambda: check_topic(kafka, deployment)
+    yield f"Kafka, topic {settings.datastream.topic}", lambda: check_topics(kafka, deployment)
     yield "Redis", lambda: _redis(environment.redis_url.get_secret_value())
     yield "Elasticsearch", lambda: _search(settings, tables)
     yield f"S3, bucket {environment.s3_bucket}", lambda: _bucket(environment.s3_bucket)

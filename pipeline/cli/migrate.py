@@ -7,7 +7,7 @@ import click
 from pipeline import settings as configuration
 from pipeline.capture import catalog
 from pipeline.capture.session import session
-from pipeline.capture.topics import ensure_topic
+from pipeline.capture.topics import ensure_topics
 from pipeline.control.database import ControlDatabase
 from pipeline.control.database import migrate as migrate_control
 from pipeline.domain.table import Table
@@ -29,7 +29,8 @@ def migrate() -> None:
     _tell("control database", migrate_control(database))
     tables = configured_tables(settings)
     _tell(
-        "topic", ensure_topic(settings.environment.kafka_bootstrap_servers, settings.configuration.deployment)
+        "topics",
+        ensure_topics(settings.environment.kafka_bootstrap_servers, settings.configuration.deployment),
     )
     with connect(settings.environment.elasticsearch_url.get_secret_value()) as client:
         _tell("indices", ensure_indices(client, settings, tables))

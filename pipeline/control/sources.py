@@ -9,18 +9,22 @@ from pipeline.control.database import ControlDatabase
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One source as the control database knows it; ``identity`` is the uuid stored in the source itself."""
+    """One source as the control database knows it; ``identity`` is the uuid stored in the source itself.
+
+    ``timeline`` is the highest its relays have worked on, None before the first.
+    """
 
     name: str
     identity: str
     generation: int
+    timeline: int | None = None
 
 
 def load(database: ControlDatabase, name: str) -> Source | None:
     """One source, or None when it was never seen."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT name, identity, generation FROM sources WHERE name = %s", (name,)
+            "SELECT name, identity, generation, timeline FROM sources WHERE name = %s", (name,)
         ).fetchone()
     return None if row is None else Source(*row)
 
@@ -34,11 +38,18 @@ def highest_generation(database: ControlDatabase) -> int:
 
 
 def store(database: ControlDatabase, source: Source) -> None:
-    """Write what is known of a source; a generation never goes down."""
+    """Write what is known of a source; a generation never goes down, nor does the timeline of one identity."""
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO sources (name, identity, generation) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE"
-            " SET identity = EXCLUDED.identity, installed_at = now(),"
-            " generation = greatest(sources.generation, EXCLUDED.generation)",
-            (source.name, source.identity, source.generation),
-        )
+        connection.execute(_STORE, (source.name, source.identity, source.generation, source.timeline))
+
+
+# greatest() passes over nulls.
+_STORE = """
+INSERT INTO sources (name, identity, generation, timeline) VALUES (%s, %s, %s, %s)
+ON CONFLICT (name) DO UPDATE SET
+  installed_at = CASE WHEN sources.identity = EXCLUDED.identity THEN sources.installed_at ELSE now() END,
+  timeline = CASE WHEN sources.identity = EXCLUDED.identity
+    THEN greatest(sources.timeline, EXCLUDED.timeline) ELSE EXCLUDED.timeline END,
+  identity = EXCLUDED.identity,
+  generation = greatest(sources.generation, EXCLUDED.generation)
+"""

@@ -23,6 +23,11 @@ def partition_of(merchant: str, partitions: int) -> int:
     return zlib.crc32(merchant.encode()) % partitions
 
 
+def snapshot_topic(datastream: str) -> str:
+    """The topic of snapshot rows beside a topic of changes."""
+    return f"{datastream}.snapshot"
+
+
 def lane_queue(consumer: str, merchant: str) -> str:
     """The Celery queue of a merchant's lane."""
     return f"{consumer}.m.{merchant}"

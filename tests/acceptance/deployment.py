@@ -46,6 +46,7 @@ TOML = """
 [deployment]
 name = "{name}"
 datastream = {{ topic = "{name}", partitions = {partitions} }}
+eventstream = {{ topic = "{name}.events", partitions = {partitions} }}
 replication_factor = 1
 min_insync_replicas = 1
 

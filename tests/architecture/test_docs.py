@@ -17,8 +17,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from pipeline import settings
-from pipeline.capture.relay import Metrics as RelayMetrics
 from pipeline.capture.topics import expected_configuration
+from pipeline.capture.watch import Metrics as RelayMetrics
 from pipeline.cli import pipeline
 from pipeline.environment import Environment
 
@@ -227,12 +227,15 @@ def _constants(module: str) -> set[str]:
 
 
 def test_the_topics_settings_are_on_the_page() -> None:
-    on_the_page = {quoted(row[0])[0]: quoted(row[1])[0] for row in rows(page("configuration.md"), "Kafka: 4")}
-    expected = expected_configuration(settings.Deployment(name="shop"))
-    assert on_the_page == expected | {
-        "retention.ms": "retention",
-        "min.insync.replicas": "min_insync_replicas",
-    }
+    table = rows(page("configuration.md"), "Kafka: 4")
+    deployment = settings.Deployment(name="shop")
+    for column, topic in ((1, deployment.datastream), (2, deployment.progress)):
+        on_the_page = {quoted(row[0])[0]: quoted(row[column])[0] for row in table if row[column] != "-"}
+        assert on_the_page == expected_configuration(deployment, topic) | {
+            name: value
+            for name, value in (("retention.ms", "retention"), ("min.insync.replicas", "min_insync_replicas"))
+            if name in on_the_page
+        }
 
 
 def test_every_process_is_on_the_page() -> None:

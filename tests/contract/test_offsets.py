@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.errors import FencedError
+from pipeline.ports import Committed
 from tests.fakes.groups import Group, groups
 
 BOTH = frozenset({0, 1})
@@ -25,15 +26,16 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
 
 
 def test_what_is_committed_is_read_back(group: Group) -> None:
-    group.member.commit({0: 3})
-    group.member.commit({0: 5, 1: 2})
-    assert dict(group.member.committed(BOTH)) == {0: 5, 1: 2}
+    # Mutant: committed() without the note, which then never comes back.
+    group.member.commit({0: Committed(3, "three")})
+    group.member.commit({0: Committed(5, '{"at":5}'), 1: Committed(2)})
+    assert dict(group.member.committed(BOTH)) == {0: Committed(5, '{"at":5}'), 1: Committed(2)}
 
 
 def test_a_commit_may_go_back(group: Group) -> None:
-    group.member.commit({0: 3})
-    group.member.commit({0: 1})
-    assert group.member.committed(frozenset({0})) == {0: 1}
+    group.member.commit({0: Committed(3, "three")})
+    group.member.commit({0: Committed(1)})
+    assert group.member.committed(frozenset({0})) == {0: Committed(1)}
 
 
 def test_a_partition_that_never_had_an_offset_is_absent(group: Group) -> None:
@@ -51,5 +53,5 @@ def test_committing_a_partition_of_others_is_refused_and_changes_nothing(group: 
     group.take_away()
     group.wait(taken)
     with pytest.raises(FencedError):
-        group.member.commit(dict.fromkeys(revoked, 1))
-    assert dict(group.member.committed(frozenset(revoked))) == dict.fromkeys(revoked, 0)
+        group.member.commit(dict.fromkeys(revoked, Committed(1)))
+    assert dict(group.member.committed(frozenset(revoked))) == dict.fromkeys(revoked, Committed(0))

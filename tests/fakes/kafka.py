@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import FencedError, PositionLostError, TransientError
-from pipeline.ports import Polled, Record
+from pipeline.ports import Committed, Polled, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class MemoryKafka:
         self.logs: dict[int, list[MemoryRecord]] = {partition: [] for partition in range(partitions)}
         self.begin = dict.fromkeys(self.logs, 0)
         self.positions: dict[int, int] = {}
+        self.notes: dict[int, str] = {}
         self.available = True
         self._grants: dict[int, _Grant] = {}
         self._granted = 0
@@ -119,18 +120,24 @@ class MemoryMember:
         self._answer()
         return {partition: self.kafka.end(partition) for partition in partitions}
 
-    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, Committed]:
         """See Offsets."""
         self._answer()
-        return {p: self.kafka.positions[p] for p in partitions if p in self.kafka.positions}
+        kafka = self.kafka
+        return {
+            p: Committed(kafka.positions[p], kafka.notes.get(p, ""))
+            for p in partitions
+            if p in kafka.positions
+        }
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Committed]) -> None:
         """See Offsets."""
         self._answer()
         now = self.kafka.grants_of(self)
         if any(p not in self._grants or self._grants[p] != now.get(p) for p in positions):
             raise FencedError("another member may own the partition")
-        self.kafka.positions.update(positions)
+        self.kafka.positions |= {p: place.offset for p, place in positions.items()}
+        self.kafka.notes |= {p: place.note for p, place in positions.items()}
 
     def _require(self, partition: int) -> None:
         if partition not in self._grants:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, ParamSpec, TypeVar
 
 from pipeline.errors import TransientError
-from pipeline.ports import Append, Appended
+from pipeline.ports import Append, Appended, Committed
 from tests.fakes.kafka import MemoryMember
 from tests.fakes.lane_store import MemoryLaneStore
 
@@ -86,8 +86,8 @@ class WiredOffsets:
     wire: Wire
     member: MemoryMember
 
-    def committed(self, partitions: frozenset[int]) -> Mapping[int, int]:
+    def committed(self, partitions: frozenset[int]) -> Mapping[int, Committed]:
         return self.wire(self.member.committed, partitions)
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, Committed]) -> None:
         self.wire(self.member.commit, dict(positions))

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from kafka.admin import KafkaAdminClient
+
+from pipeline.capture.topics import ensure_topics, topics_of
+from pipeline.settings import Deployment, Topic
 from tests.conftest import REPO
 from tests.integration.captured import NAME, Captured
 
@@ -16,13 +20,36 @@ CONFIGURATION = """
 [deployment]
 name = "{topic}"
 datastream = {{ topic = "{topic}", partitions = 3 }}
+eventstream = {{ topic = "{topic}.events", partitions = 3 }}
 replication_factor = 1
 min_insync_replicas = 1
 
+{settings}
+[sources.{source}]
+alarm_lag = "1s"
 [sources.{source}.tables."public.t"]
 merchant = {{ column = "merchant_id" }}
 """
-TOPIC = {"retention.ms": "604800000", "unclean.leader.election.enable": "false", "min.insync.replicas": "1"}
+
+
+def deployment(topic: str) -> Deployment:
+    """The deployment of `CONFIGURATION`."""
+    return Deployment(
+        name=topic,
+        datastream=Topic(topic=topic, partitions=3),
+        eventstream=Topic(topic=f"{topic}.events", partitions=3),
+        replication_factor=1,
+        min_insync_replicas=1,
+    )
+
+
+@contextmanager
+def topics(bootstrap: str, admin: KafkaAdminClient, topic: str) -> Iterator[str]:
+    """The topics of such a deployment, as ``pipeline migrate`` makes them."""
+    made = deployment(topic)
+    ensure_topics(bootstrap, made)
+    yield topic
+    admin.delete_topics([each.topic for each in topics_of(made)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +59,9 @@ class Site:
     directory: Path
     variables: Mapping[str, str]
 
-    def command(self, *arguments: str, failpoints: str = "") -> "subprocess.Popen[str]":
+    def command(self, *arguments: str, failpoints: str = "", **variables: str) -> "subprocess.Popen[str]":
         """Start `pipeline` with these arguments."""
-        environment = {**self.variables, "PIPELINE_FAILPOINTS": failpoints}
+        environment = {**self.variables, "PIPELINE_FAILPOINTS": failpoints, **variables}
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline", *arguments],
             cwd=self.directory,
@@ -45,9 +72,9 @@ class Site:
         )
 
     @contextmanager
-    def relay(self) -> Iterator["subprocess.Popen[str]"]:
+    def relay(self, **variables: str) -> Iterator["subprocess.Popen[str]"]:
         """A relay that ends in time when told to, and well."""
-        process = self.command("capture", "run", NAME)
+        process = self.command("capture", "run", NAME, **variables)
         try:
             yield process
             process.send_signal(signal.SIGTERM)
@@ -65,13 +92,20 @@ class Site:
             assert process.returncode == -signal.SIGKILL, output
         finally:
             process.kill()
+            process.communicate()
 
 
 def site(
-    directory: Path, captured: Captured, control_url: str, topic: str, variables: Mapping[str, str]
+    directory: Path,
+    captured: Captured,
+    control_url: str,
+    topic: str,
+    variables: Mapping[str, str],
+    settings: str = "",
 ) -> Site:
-    """A deployment of one source and nothing else."""
-    (directory / "pipeline.toml").write_text(CONFIGURATION.format(topic=topic, source=NAME))
+    """A deployment of one source and nothing else; `settings` are further lines of [deployment]."""
+    text = CONFIGURATION.format(topic=topic, source=NAME, settings=settings)
+    (directory / "pipeline.toml").write_text(text)
     return Site(
         directory,
         {

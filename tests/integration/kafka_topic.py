@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 
 def read_topic(bootstrap: str, topic: str) -> list[Any]:
@@ -27,6 +27,15 @@ def read_topic(bootstrap: str, topic: str) -> list[Any]:
         return [record for partition in partitions for record in records[partition]]
     finally:
         consumer.close()
+
+
+def ended(producer: KafkaProducer) -> None:
+    """What no process needs to do that simply exits: end a failed producer's thread, which would reconnect for ever."""
+    producer._sender.force_close()
+    producer._sender.join(10)
+    assert not producer._sender.is_alive()
+    producer._closed = True
+    producer._unregister_cleanup()
 
 
 class Proxy(socketserver.ThreadingTCPServer):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -23,6 +24,7 @@ from pipeline.domain.routing import partition_of
 from pipeline.lanes.claim import Finished, TurnLimits
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import Settings, load
+from tests.fakes.turns import event
 
 pytestmark = pytest.mark.integration
 PARTITIONS = 3
@@ -167,6 +169,37 @@ def test_a_bridge_killed_anywhere_loses_nothing(place: Place, point: str) -> Non
     with place.bridge():
         delivered += place.accept_until_committed()
     require_order(delivered, 40)
+
+
+def test_what_a_relay_published_twice_comes_once_although_the_bridge_dies(place: Place) -> None:
+    # Mutants: nothing dropped; or the newest position saved, and the restarted bridge drops what it never delivered.
+    merchant = MERCHANTS[0]
+
+    def publish(numbers: range) -> None:
+        partition = partition_of(merchant, PARTITIONS)
+        for number in numbers:
+            change = event(number, {"id": number}, merchant=merchant)
+            place.send(partition, merchant.encode(), msgspec.json.encode(change))
+        place.producer.flush(10)
+
+    def committed() -> int:
+        return max(at or 0 for at, _ in progress.lag(place.settings, "audit").values())
+
+    delivered: list[tuple[str, int]] = []
+    publish(range(1, 21))
+    with place.bridge():
+        assert wait_until(lambda: place.store.lengths([merchant])[merchant] == 20, 40)
+        claim = place.store.step().claim
+        assert claim is not None
+        delivered += [(merchant, entry.offset) for entry in claim.lanes[0].entries[:5]]
+        place.store.step([Finished(claim, [Outcome(merchant, 5, "done")])], claim=False)
+        assert wait_until(lambda: committed() == 5, 20)
+    for key in place.redis.scan_iter(match=f"{place.settings.deployment}:*", count=1000):
+        place.redis.delete(key)
+    publish(range(11, 26))
+    with place.bridge():
+        delivered += place.accept_until_committed()
+    assert [offset for _, offset in dict.fromkeys(delivered)] == [*range(20), *range(30, 35)]
 
 
 def test_an_emptied_store_is_refilled(place: Place) -> None:

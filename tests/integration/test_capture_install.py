@@ -6,7 +6,8 @@ import psycopg
 import pytest
 
 from pipeline.capture import queue as queues
-from pipeline.capture.identity import check_identity, read_identity
+from pipeline.capture.identity import read_identity
+from pipeline.capture.lineage import establish
 from pipeline.capture.queue import Queue, acquire
 from pipeline.capture.session import session
 from pipeline.capture.triggers import function_names
@@ -107,9 +108,9 @@ def test_a_control_database_that_lost_the_source_learns_it_again(captured: Captu
         connection.execute("truncate sources, tables")
     with session(captured.source.url) as connection:
         with pytest.raises(PermanentError, match="disagree"):
-            check_identity(connection, captured.database, NAME)
+            establish(connection, captured.database, NAME, None)
         captured.install(t="merchant_id")
-        assert check_identity(connection, captured.database, NAME).generation == 1
+        assert establish(connection, captured.database, NAME, None).generation == 1
 
 
 def test_a_copy_of_a_source_does_not_publish_as_the_original(captured: Captured) -> None:
@@ -118,7 +119,7 @@ def test_a_copy_of_a_source_does_not_publish_as_the_original(captured: Captured)
     with session(captured.source.url) as connection:
         connection.execute("update cdc.identity set database_oid = database_oid + 1")
         with pytest.raises(PermanentError, match="copy"):
-            check_identity(connection, captured.database, NAME)
+            establish(connection, captured.database, NAME, None)
     with pytest.raises(PermanentError, match="copy"):
         captured.install(t="merchant_id")
 

@@ -21,6 +21,7 @@ TOML = """\
 [deployment]
 name = "checked"
 datastream = { topic = "checked_by_a_test", partitions = 4 }
+eventstream = { topic = "checked_by_a_test.events", partitions = 4 }
 
 [sources.shard0.tables."public.steps"]
 merchant = { column = "merchant_id" }

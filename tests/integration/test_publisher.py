@@ -1,22 +1,21 @@
-"""The producer's side of Kafka on a real broker, and the client's bugs that decide how it is used."""
+"""kafka-python's bugs that decide how it is used, and the topics as they are made and compared."""
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from devstack.process import wait_until
-from pipeline.capture.oversize import LIMIT
-from pipeline.capture.publisher import OUTSTANDING, Publisher, PublishError, StoppedError
-from pipeline.capture.topics import check_topic, ensure_topic
-from pipeline.domain.routing import partition_of
+from pipeline.capture.kafka_python import KafkaPythonProducer
+from pipeline.capture.publisher import Publisher, PublishError
+from pipeline.capture.topics import check_topics, ensure_topics, topics_of
 from pipeline.settings import Deployment, Topic
 from tests.conftest import unique
-from tests.integration.kafka_topic import proxied, read_topic
+from tests.integration.kafka_topic import ended, proxied
 
 pytestmark = pytest.mark.integration
 
@@ -30,56 +29,11 @@ def producing(bootstrap: str, **options: object) -> Iterator[KafkaProducer]:
     try:
         yield producer
     finally:
-        end(producer)
-
-
-def end(producer: KafkaProducer) -> None:
-    """What no process needs to do that simply exits: end a failed producer's thread, which would reconnect for ever."""
-    producer._sender.force_close()
-    producer._sender.join(10)
-    assert not producer._sender.is_alive()
-    producer._closed = True
-    producer._unregister_cleanup()
-
-
-@contextmanager
-def publishing(bootstrap: str, topic: str, partitions: int = 1, **options: object) -> Iterator[Publisher]:
-    publisher = Publisher(bootstrap, topic, partitions, client_id="test", **options)  # type: ignore[arg-type]
-    try:
-        yield publisher
-    finally:
-        publisher.close()
-        end(publisher._producer)
+        ended(producer)
 
 
 def never() -> bool:
     return False
-
-
-def test_records_stand_in_order_under_their_merchants_partition(
-    kafka_bootstrap: str, kafka_topic: Topics
-) -> None:
-    topic = kafka_topic(4)
-    with publishing(kafka_bootstrap, topic, 4) as publisher:
-        for number in range(3 * OUTSTANDING):
-            publisher.send(str(number % 7), b"%d" % number)
-            if publisher.full:
-                publisher.settle(never, keep=OUTSTANDING // 2)
-        publisher.settle(never)
-    records = read_topic(kafka_bootstrap, topic)
-    assert len(records) == 3 * OUTSTANDING
-    assert all(record.partition == partition_of(record.key.decode(), 4) for record in records)
-    for partition in range(4):
-        numbers = [int(record.value) for record in records if record.partition == partition]
-        assert numbers == sorted(numbers)
-
-
-def test_a_record_of_the_largest_size_goes_through(kafka_bootstrap: str, kafka_topic: Topics) -> None:
-    topic = kafka_topic(1)
-    with publishing(kafka_bootstrap, topic) as publisher:
-        publisher.send("m" * 64, os.urandom(LIMIT))
-        publisher.settle(never)
-    assert [len(record.value) for record in read_topic(kafka_bootstrap, topic)] == [LIMIT]
 
 
 def test_a_record_beyond_it_is_refused_before_it_can_do_harm(
@@ -102,11 +56,6 @@ def test_a_record_the_broker_refuses_ends_the_producer(kafka_bootstrap: str, kaf
             with pytest.raises(KafkaError):
                 producer.send(topic, os.urandom(size), partition=0).get(timeout=10)
 
-    with publishing(kafka_bootstrap, narrow) as publisher:
-        publisher.send("6", os.urandom(5000))
-        with pytest.raises(PublishError):
-            publisher.settle(never)
-
 
 def test_an_idempotent_producer_hangs_for_ever_past_its_delivery_timeout(
     kafka_bootstrap: str, kafka_topic: Topics
@@ -128,47 +77,75 @@ def test_an_idempotent_producer_hangs_for_ever_past_its_delivery_timeout(
             producer.send(topic, b"after", partition=0).get(timeout=4)
 
 
-def test_silence_ends_the_publisher_and_a_stop_ends_the_wait(
-    kafka_bootstrap: str, kafka_topic: Topics
-) -> None:
+def test_a_connection_gone_deaf_ends_the_publisher(kafka_bootstrap: str, kafka_topic: Topics) -> None:
     # Mutant: without the publisher's own patience settle waits for the delivery timeout of a day.
     topic = kafka_topic(1)
-    with (
-        proxied() as proxy,
-        publishing(kafka_bootstrap, topic, patience=1.0, proxy_url=proxy.url) as publisher,
-    ):
-        publisher.send("6", b"before")
-        publisher.settle(never)
-        proxy.deaf.set()
-        publisher.send("6", b"lost")
-        stop = threading.Event()
-        stop.set()
-        with pytest.raises(StoppedError):
-            publisher.settle(stop.is_set)
-        with pytest.raises(PublishError, match="acknowledged nothing"):
+    with proxied() as proxy:
+        producer = KafkaPythonProducer(kafka_bootstrap, client_id="test", proxy_url=proxy.url)
+        try:
+            publisher = Publisher(producer, {topic: 1}, patience=1.0)
+            publisher.send(topic, "6", b"before")
             publisher.settle(never)
+            proxy.deaf.set()
+            publisher.send(topic, "6", b"lost")
+            with pytest.raises(PublishError, match="acknowledged nothing"):
+                publisher.settle(never)
+        finally:
+            ended(producer._client)
 
 
-def test_the_topic_is_made_once_and_compared(kafka_bootstrap: str, kafka_admin: object) -> None:
-    deployment = Deployment(
+@pytest.fixture
+def deployment(kafka_bootstrap: str, kafka_admin: KafkaAdminClient) -> Iterator[Deployment]:
+    """A deployment whose topics are deleted afterwards."""
+    name = unique("topic")
+    made = Deployment(
         name="t",
-        datastream=Topic(topic=unique("topic"), partitions=3),
+        datastream=Topic(topic=name, partitions=3),
+        eventstream=Topic(topic=f"{name}.events", partitions=2),
         replication_factor=1,
         min_insync_replicas=1,
     )
-    try:
-        assert "does not exist" in check_topic(kafka_bootstrap, deployment)[0]
-        assert len(ensure_topic(kafka_bootstrap, deployment)) == 1
-        assert ensure_topic(kafka_bootstrap, deployment) == []
-        assert check_topic(kafka_bootstrap, deployment) == []
-        other = deployment.model_copy(
-            update={
-                "datastream": Topic(topic=deployment.datastream.topic, partitions=4, retention="1h"),
-                "replication_factor": 3,
-            }
-        )
-        partitions, replicas, retention = check_topic(kafka_bootstrap, other)
-        assert "3 partitions, not 4" in partitions and "1 replicas, not 3" in replicas
-        assert "retention.ms is 604800000, not 3600000" in retention
-    finally:
-        kafka_admin.delete_topics([deployment.datastream.topic])  # type: ignore[attr-defined]
+    yield made
+    kafka_admin.delete_topics([topic.topic for topic in topics_of(made)])
+
+
+def test_the_topics_are_made_once_and_compared(kafka_bootstrap: str, deployment: Deployment) -> None:
+    assert ["does not exist" in problem for problem in check_topics(kafka_bootstrap, deployment)] == [
+        True
+    ] * 4
+    assert len(ensure_topics(kafka_bootstrap, deployment)) == 4
+    assert ensure_topics(kafka_bootstrap, deployment) == []
+    assert check_topics(kafka_bootstrap, deployment) == []
+    changed = Topic(topic=deployment.datastream.topic, partitions=4, retention="1h")
+    other = deployment.model_copy(update={"datastream": changed, "replication_factor": 3})
+    problems = check_topics(kafka_bootstrap, other)
+    assert sum("3 partitions, not 4" in problem for problem in problems) == 2
+    assert sum("1 replicas, not 3" in problem for problem in problems) == 4
+    assert sum("retention.ms is 604800000, not 3600000" in problem for problem in problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("which", "setting", "value"),
+    [
+        (0, "retention.bytes", "1000000"),
+        (0, "unclean.leader.election.enable", "true"),
+        (1, "cleanup.policy", "compact"),
+        (2, "message.timestamp.type", "LogAppendTime"),
+        (3, "cleanup.policy", "delete"),
+    ],
+)
+def test_a_setting_that_would_lose_or_reorder_is_refused_with_its_remedy(
+    kafka_bootstrap: str,
+    kafka_admin: KafkaAdminClient,
+    deployment: Deployment,
+    which: int,
+    setting: str,
+    value: str,
+) -> None:
+    # Mutant: without the setting in `expected_configuration` nobody notices.
+    ensure_topics(kafka_bootstrap, deployment)
+    topic = topics_of(deployment)[which].topic
+    kafka_admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {setting: value})])
+    (problem,) = check_topics(kafka_bootstrap, deployment)
+    assert problem.startswith(f"topic {topic}: {setting} is {value}, not ")
+    assert f"--entity-name {topic} --add-config {setting}=" in problem

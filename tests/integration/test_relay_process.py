@@ -1,17 +1,20 @@
 """The capture process on real services: whatever ends it, every commit arrives, each merchant's in order."""
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+import msgspec
 import psycopg
 import pytest
+from kafka.admin import KafkaAdminClient
 
 from devstack.process import wait_until
 from pipeline.control import snapshots
 from pipeline.domain.event import Event, decode
-from tests.conftest import SourceDatabase
-from tests.integration.capture_process import TOPIC, Site, site
+from tests.conftest import SourceDatabase, unique
+from tests.integration.capture_process import Site, site, topics
 from tests.integration.captured import NAME, Captured
 from tests.integration.kafka_topic import read_topic
 
@@ -20,8 +23,9 @@ Published = Callable[[], list[Event]]
 
 
 @pytest.fixture
-def topic(kafka_topic: Callable[..., str]) -> str:
-    return kafka_topic(3, **TOPIC)
+def topic(kafka_bootstrap: str, kafka_admin: KafkaAdminClient) -> Iterator[str]:
+    with topics(kafka_bootstrap, kafka_admin, unique("topic")) as name:
+        yield name
 
 
 @pytest.fixture
@@ -68,7 +72,14 @@ def test_killed_at_any_point_it_loses_nothing(
     captured: Captured, running: Site, published: Published
 ) -> None:
     # Mutant: finish_batch before the acknowledgements loses the batch at relay.midway.
-    points = ["relay.batch:2", "relay.published:2", "relay.finished:2", "relay.midway:1", "snapshot.chunk:1"]
+    points = [
+        "relay.batch:2",
+        "relay.announced:2",
+        "relay.published:2",
+        "relay.finished:2",
+        "relay.midway:1",
+        "snapshot.chunk:1",
+    ]
     request = snapshots.request(captured.database, NAME)
     expected = set()
     for place, point in enumerate(points):
@@ -91,6 +102,32 @@ def test_killed_at_any_point_it_loses_nothing(
     }
     assert in_order(events)
     assert len(events) > len({(event.merchant, event.version) for event in events})
+
+
+def test_progress_stands_before_the_records_it_announces(
+    captured: Captured, running: Site, published: Published, kafka_bootstrap: str, topic: str
+) -> None:
+    # Mutants: the announcement after the records; a new mark for a batch that comes again.
+    captured.run("insert into t values (1, 6, 0)")
+    running.killed("relay.announced:1")
+    (first,) = announced(kafka_bootstrap, topic)
+    assert published() == []
+    running.killed("relay.published:1")
+    assert announced(kafka_bootstrap, topic) == [first, first]
+    (event,) = published()
+    assert (event.tick, event.gen) == (first.tick, first.generation)
+
+
+class Announced(NamedTuple):
+    source: str
+    generation: int
+    tick: int
+    mark: str
+
+
+def announced(bootstrap: str, topic: str) -> list[Announced]:
+    records = [msgspec.json.decode(record.value) for record in read_topic(bootstrap, f"{topic}.progress")]
+    return [Announced(each["source"], each["generation"], each["tick"], each["mark"]) for each in records]
 
 
 def _finished(captured: Captured, request: int) -> bool:

@@ -8,9 +8,8 @@ import pytest
 from devstack.process import wait_until
 from pipeline.capture import rows
 from pipeline.capture.envelope import Envelopes
-from pipeline.capture.publisher import Publisher
 from pipeline.capture.queue import Queue, notices
-from pipeline.capture.relay import Clock, Metrics, Relay
+from pipeline.capture.relay import Clock, Relay
 from pipeline.capture.session import session
 from pipeline.capture.snapshot import Snapshots
 from pipeline.control import snapshots
@@ -19,6 +18,7 @@ from pipeline.domain.event import Event, decode
 from pipeline.errors import FencedError
 from tests.integration.captured import NAME, Captured
 from tests.integration.kafka_topic import read_topic
+from tests.integration.relaying import publishing, relay_of
 
 pytestmark = pytest.mark.integration
 
@@ -66,18 +66,18 @@ def _stage(
     wall: list[Callable[[], float]],
     database: ControlDatabase,
 ) -> Iterator[Stage]:
-    publisher = Publisher(bootstrap, topic, 1, client_id="test")
     envelopes = Envelopes(NAME, captured.tables)
-    with session(captured.source.url) as connection:
+    with publishing(bootstrap, topic) as publisher, session(captured.source.url) as connection:
         queue = Queue(connection)
-        snapshot = Snapshots(database, NAME, captured.tables, queue, publisher, envelopes, lambda: False)
+        snapshot = Snapshots(
+            database, NAME, captured.tables, queue, publisher, envelopes, topic, lambda: False
+        )
 
         def now() -> float:
             return wall[0]()
 
-        relay = Relay(queue, publisher, envelopes, snapshot, Metrics(), lambda: False, Clock(wall=now))
+        relay = relay_of(queue, publisher, envelopes, snapshot, topic, Clock(wall=now))
         yield Stage(captured, queue, snapshot, relay, lambda: _decoded(bootstrap, topic))
-    publisher.close()
 
 
 def _decoded(bootstrap: str, topic: str) -> list[Event]:

@@ -36,7 +36,7 @@ def table(name: str = "public.t", type_: str = "t") -> Table:
 
 
 def batch(generation: int = 1, tick: int = 1) -> Batch:
-    return Batch(1, tick, generation, "1:1:", 1, 1, [], [])
+    return Batch(1, tick, generation, "mark", "1:1:", 1, 1, [], [])
 
 
 def compact(value: object) -> str:

@@ -1,0 +1,173 @@
+"""Whether a database may publish as its source, and at which generation; asked by each relay once it holds the lock.
+
+| the database | is recognised by | so the relay |
+|---|---|---|
+| is the one known | identity, newest published mark there | goes on, at its generation |
+| is a standby, promoted with all that was published | a higher timeline, mark there | goes on, at its generation |
+| is a standby or a restored backup that lacks some of it | a higher timeline, mark missing | raises the generation, asks for a snapshot |
+| is a copy | server or database differ; or the mark is missing on the same timeline | refuses until confirmed |
+| was replaced by a promoted standby | a higher timeline was published | refuses |
+| is ahead of the control database | a generation the control database has not | refuses |
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import structlog
+
+from pipeline.capture.identity import Identity, Server, read_identity, server_of
+from pipeline.capture.progress import Progress, holds
+from pipeline.capture.session import Connection
+from pipeline.control import snapshots, sources
+from pipeline.control.database import ControlDatabase
+from pipeline.domain.version import MAX_GENERATION
+from pipeline.errors import FencedError, PermanentError, TransientError
+
+
+def establish(
+    connection: Connection, database: ControlDatabase, name: str, published: Progress | None
+) -> Identity:
+    """The identity to publish under, with the server's timeline; PermanentError when this database must not publish.
+
+    `published` is the source's newest progress in Kafka.
+    """
+    server = server_of(connection)
+    stored = _original(connection, name, server)
+    _require_known(database, stored, published)
+    identity = replace(stored, timeline=server.timeline)
+    if published is not None and published.generation >= stored.generation:
+        if published.timeline > server.timeline:
+            raise PermanentError(
+                f"source {name} has moved on to timeline {published.timeline}, this server is on {server.timeline}",
+                hint=f"another server was promoted in its place: see {name.upper()}_DATABASE_URL",
+            )
+        if published.generation > stored.generation or not holds(connection, published.mark):
+            return _after_a_loss(connection, database, stored, identity, published)
+    elif published is None and _finished(connection):
+        raise _unconfirmed(
+            name, "Kafka has no progress of a source that has published: was the topic replaced?"
+        )
+    _note_timeline(connection, database, identity)
+    return identity
+
+
+def check_still_ours(database: ControlDatabase, identity: Identity) -> None:
+    """FencedError when the source is another database by now, or on a later timeline. An outage proves nothing."""
+    try:
+        known = sources.load(database, identity.source)
+    except TransientError:
+        return
+    if known is not None and (
+        known.identity != identity.uuid
+        or known.generation > identity.generation
+        or (known.timeline or 0) > (identity.timeline or 0)
+    ):
+        raise FencedError(
+            f"source {identity.source} was taken over by another server or raised to another generation",
+            hint="the next relay will tell",
+        )
+
+
+def raise_generation(
+    connection: Connection, database: ControlDatabase, identity: Identity, published: Progress | None
+) -> Identity:
+    """Go above every generation known anywhere; the control database first.
+
+    To be called by who holds the source's lock, between batches. Dying in between leaves a generation unused.
+    """
+    known = max(
+        sources.highest_generation(database),
+        identity.generation,
+        published.generation if published is not None else 0,
+    )
+    if known >= MAX_GENERATION:
+        raise PermanentError(f"source {identity.source}: generation {known} is the last there is")
+    raised = replace(identity, generation=known + 1)
+    sources.store(database, sources.Source(raised.source, raised.uuid, raised.generation, raised.timeline))
+    with connection.transaction():
+        connection.execute("SET LOCAL synchronous_commit = on")
+        connection.execute(
+            "UPDATE cdc.identity SET generation = %s, timeline = %s", (raised.generation, raised.timeline)
+        )
+    return raised
+
+
+def _original(connection: Connection, name: str, server: Server) -> Identity:
+    stored = read_identity(connection)
+    if stored is None:
+        raise PermanentError(
+            f"capture is not installed in source {name}", hint=f"run: pipeline capture install {name}"
+        )
+    if (stored.source, stored.system, stored.database) != (name, server.system, server.database):
+        raise _unconfirmed(
+            name, f"this database is a copy of source {stored.source}, not source {name} itself"
+        )
+    return stored
+
+
+def _require_known(database: ControlDatabase, stored: Identity, published: Progress | None) -> None:
+    """A control database restored from an old backup would hand out generations that are in use."""
+    known = sources.load(database, stored.source)
+    used = max(stored.generation, published.generation if published is not None else 0)
+    if known is None or known.identity != stored.uuid or known.generation < used:
+        found = f"{known.generation}" if known is not None and known.identity == stored.uuid else "none"
+        verb = "confirm" if used > stored.generation else "install"
+        raise PermanentError(
+            f"source {stored.source} and the control database disagree on its generation: {used} is used,"
+            f" {found} known; was the control database restored from an old backup?",
+            hint=f"run: pipeline capture {verb} {stored.source}",
+        )
+
+
+def _after_a_loss(
+    connection: Connection,
+    database: ControlDatabase,
+    stored: Identity,
+    identity: Identity,
+    published: Progress,
+) -> Identity:
+    """Something that was published is not in this database."""
+    if stored.timeline is None or identity.timeline is None or identity.timeline <= stored.timeline:
+        raise _unconfirmed(
+            stored.source,
+            f"this database lacks what source {stored.source} published at tick {published.tick}:"
+            " an old copy of its disk, or Kafka's topics are another's",
+        )
+    # First the request: a raise without its snapshot would leave in the sinks what never happened.
+    snapshots.request(database, stored.source)
+    raised = raise_generation(connection, database, identity, published)
+    structlog.get_logger().error(
+        "published changes are lost in the source: generation raised, snapshot requested",
+        source=stored.source,
+        tick=published.tick,
+        timeline=identity.timeline,
+        generation=raised.generation,
+    )
+    return raised
+
+
+def _finished(connection: Connection) -> bool:
+    """True when a batch with a mark was finished, and so published."""
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM cdc.progress p WHERE p.tick <= (SELECT s.sub_last_tick FROM pgq.subscription s"
+        " JOIN pgq.queue q ON q.queue_id = s.sub_queue JOIN pgq.consumer c ON c.co_id = s.sub_consumer"
+        " WHERE q.queue_name = 'cdc' AND c.co_name = 'relay'))"
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _note_timeline(connection: Connection, database: ControlDatabase, identity: Identity) -> None:
+    sources.store(
+        database, sources.Source(identity.source, identity.uuid, identity.generation, identity.timeline)
+    )
+    connection.execute(
+        "UPDATE cdc.identity SET timeline = %s WHERE timeline IS DISTINCT FROM %s",
+        (identity.timeline, identity.timeline),
+    )
+
+
+def _unconfirmed(name: str, what: str) -> PermanentError:
+    return PermanentError(
+        what, hint=f"if it is to be source {name} from now on: pipeline capture confirm {name}"
+    )
