@@ -89,13 +89,18 @@ def _record(words: _Words, head: str, key: str, before: str, after: str) -> byte
     before, cut_before = image.split(before)
     after, cut_after = image.split(after)
     cut = cut_before if after == "null" else cut_after
-    if cut is not None:
-        head += f',"cut":{cut}'
-    value = f'{head},"before":{before},"after":{after}}}'.encode()
-    if len(value) <= oversize.LIMIT:
+    value = _joined(head, before, after, cut)
+    if len(value) <= oversize.IMAGE_LIMIT:  # so the new row alone is below it, too
         return value
-    before, after = oversize.fit(words.name, key, before, after, oversize.LIMIT - len(head.encode()))
-    return f'{head},"before":{before},"after":{after}}}'.encode()
+    room = oversize.LIMIT - len(head.encode())
+    if after == "null":  # a delete's cut describes its old row, and goes with it
+        return _joined(head, *oversize.fit(words.name, key, before, after, None, room))
+    return _joined(head, *oversize.fit(words.name, key, before, after, cut, room))
+
+
+def _joined(head: str, before: str, after: str, cut: str | None) -> bytes:
+    described = f',"cut":{cut}' if cut is not None else ""
+    return f'{head}{described},"before":{before},"after":{after}}}'.encode()
 
 
 def _json(text: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
+from pipeline.capture import emit
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
@@ -126,7 +127,7 @@ class Relay:
                 structlog.get_logger().warning("event without row image", table=event.table, key=event.key)
                 continue
             send(topic, event.merchant, value)
-            if event.op == "event":
+            if event.op == emit.OPERATION:
                 send(self._outlet.eventstream, event.merchant, value)
             count += 1
             if self._publisher.full:

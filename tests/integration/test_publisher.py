@@ -11,7 +11,7 @@ from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from devstack.process import wait_until
 from pipeline.capture.kafka_python import KafkaPythonProducer
-from pipeline.capture.publisher import Publisher, PublishError
+from pipeline.capture.publisher import Publisher, PublishError, StoppedError
 from pipeline.capture.topics import check_topics, ensure_topics, topics_of
 from pipeline.settings import Deployment, Topic
 from tests.conftest import unique
@@ -77,7 +77,9 @@ def test_an_idempotent_producer_hangs_for_ever_past_its_delivery_timeout(
             producer.send(topic, b"after", partition=0).get(timeout=4)
 
 
-def test_a_connection_gone_deaf_ends_the_publisher(kafka_bootstrap: str, kafka_topic: Topics) -> None:
+def test_silence_ends_the_publisher_and_a_stop_ends_the_wait(
+    kafka_bootstrap: str, kafka_topic: Topics
+) -> None:
     # Mutant: without the publisher's own patience settle waits for the delivery timeout of a day.
     topic = kafka_topic(1)
     with proxied() as proxy:
@@ -88,6 +90,8 @@ def test_a_connection_gone_deaf_ends_the_publisher(kafka_bootstrap: str, kafka_t
             publisher.settle(never)
             proxy.deaf.set()
             publisher.send(topic, "6", b"lost")
+            with pytest.raises(StoppedError):
+                publisher.settle(lambda: True)
             with pytest.raises(PublishError, match="acknowledged nothing"):
                 publisher.settle(never)
         finally:

@@ -1,5 +1,6 @@
 """The spliced envelope is exactly the one that consumers decode, and huge rows are cut the same way every time."""
 
+import hashlib
 import json
 import string
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pipeline.capture.marks import Mark
 from pipeline.capture.queue import Batch
 from pipeline.capture.queue import Event as QueueEvent
 from pipeline.capture.rows import SourceRow
-from pipeline.domain.event import Event, decode
+from pipeline.domain.event import Cut, Event, decode
 from pipeline.domain.table import Column, Table
 from pipeline.domain.version import MAX_EV_ID, MAX_GENERATION, pack
 from pipeline.errors import PermanentError
@@ -130,7 +131,7 @@ def change(before: str | None, after: str | None) -> tuple[bytes, Event]:
     return value, decode(value, "6")
 
 
-def row(**columns: str) -> str:
+def row(**columns: str | None) -> str:
     return compact({"id": 1, **columns})
 
 
@@ -152,14 +153,37 @@ def test_then_the_largest_columns_of_the_new_row() -> None:
     value, event = change(row(v="old"), large)
     assert len(value) <= oversize.LIMIT
     assert image(event.after) == {"id": 1, "a": None, "b": None, "c": "z" * 500_000, "d": "small"}
+    described = {"a": b"x" * 700_000, "b": b"y" * 600_000}
+    assert event.cut == {
+        name: Cut(len(text), hashlib.sha256(text).hexdigest()) for name, text in described.items()
+    }
+
+
+def test_what_the_trigger_cut_stays_described() -> None:
+    # Mutant: the relay's cuts in place of the trigger's.
+    trigger = '{"blob":{"bytes":9000000,"sha256":"' + "0" * 64 + '"}}'
+    large = row(blob=None, a="x" * 700_000, b="y" * 600_000)
+    _, event = change(row(v="old"), f"{large}\x1e{trigger}")
+    assert event.cut.keys() == {"blob", "a"}
+    assert event.cut["blob"].bytes == 9_000_000
+
+
+def test_many_columns_are_cut_until_their_descriptions_fit_too() -> None:
+    # Mutant: the size counted without the descriptions; with them the record is beyond the limit again.
+    large = row(**{f"column_{number:040}": "x" * 1500 for number in range(1500)})
+    value, event = change(row(v="old"), large)
+    assert len(value) <= oversize.LIMIT
+    assert sum(text is None for text in image(event.after).values()) == len(event.cut)
 
 
 def test_a_change_and_a_snapshot_of_one_row_are_cut_alike() -> None:
+    # Mutant: cutting only what does not fit: then the old row beside it decides.
     large = row(a="x" * 1_040_000, b="y" * 200)
-    _, live = change(row(v="old"), large)
+    _, live = change(row(v="old" * 10_000), large)
     source_row = SourceRow("6", '{"id":1}', large)
     read = decode(Envelopes("shop", [table()]).row("public.t", source_row, Mark(1, 1, 1), 1, 0, 0), "6")
     assert bytes(live.after) == bytes(read.after) and image(read.after)["b"] == "y" * 200
+    assert live.cut == read.cut and live.cut.keys() == {"a"}
 
 
 def test_a_huge_deleted_row_keeps_its_key() -> None:
