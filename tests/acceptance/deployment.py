@@ -278,7 +278,8 @@ class Deployment:
             lambda: _run_in_warehouse(self.variables["REDSHIFT_URL"], f'drop schema "{self.name}" cascade')
         )
         _ignoring(lambda: KafkaAdminClient(
-            bootstrap_servers=self.variables["KAFKA_BOOTSTRAP_SERVERS"]).delete_topics([self.name]))  # fmt: skip
+            bootstrap_servers=self.variables["KAFKA_BOOTSTRAP_SERVERS"]).delete_topics(
+                [self.name, *(f"{self.name}.{suffix}" for suffix in ("events", "snapshot", "progress"))]))  # fmt: skip
         store = boto3.client("s3")
         listed = store.list_objects_v2(Bucket=self.variables["S3_BUCKET"], Prefix=f"parts/{self.name}/")
         for entry in listed.get("Contents", []):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from kafka.admin import KafkaAdminClient
 
 from pipeline.control.database import ControlDatabase, migrate
 from tests.conftest import SourceDatabase, Stack
@@ -21,7 +22,6 @@ TOML = """\
 [deployment]
 name = "checked"
 datastream = { topic = "checked_by_a_test", partitions = 4 }
-eventstream = { topic = "checked_by_a_test.events", partitions = 4 }
 
 [sources.shard0.tables."public.steps"]
 merchant = { column = "merchant_id" }
@@ -141,10 +141,17 @@ def test_services_that_are_away_are_each_told_in_one_line(run: Run) -> None:
 
 
 def test_migrate_names_the_service_that_is_away(
-    run: Run, here: dict[str, str], tmp_path: Path, index_prefix: str, kafka_topic: Callable[..., str]
+    run: Run,
+    here: dict[str, str],
+    tmp_path: Path,
+    index_prefix: str,
+    kafka_topic: Callable[..., str],
+    kafka_admin: KafkaAdminClient,
 ) -> None:
     topic = kafka_topic(partitions=4)
     text = TOML.replace('"checked"', f'"{index_prefix}"').replace("checked_by_a_test", topic)
+    copies = f'eventstream.topic = "{topic}.events"\nreplication_factor = 1\nmin_insync_replicas = 1\n'
+    text = text.replace("[deployment]\n", f"[deployment]\n{copies}")
     (tmp_path / "pipeline.toml").write_text(text + "\n[search]\nreplicas = 0\n")
     for variable in sorted(AWAY.keys() - {"REDIS_URL"}):
         code, output = run("migrate", changed={**here, variable: AWAY[variable]})
@@ -152,6 +159,7 @@ def test_migrate_names_the_service_that_is_away(
         problem = output.splitlines()[-1]
         assert problem.startswith("error: ")
         assert problem.endswith(f"(see {variable})"), output
+    kafka_admin.delete_topics([f"{topic}.{suffix}" for suffix in ("events", "snapshot", "progress")])
 
 
 @pytest.mark.parametrize(
