@@ -43,8 +43,9 @@ type = "{TYPE}"
 
 [consumers.search]
 handler = "tasks.search:index"
-group = 50
+group = 500
 turn_events = 1000
+linger = "25ms"
 
 [consumers.warehouse]
 handler = "tasks.warehouse:stage"
@@ -53,6 +54,9 @@ linger = "5s"
 
 [search]
 replicas = 0
+
+[warehouse]
+iam_role = "arn:aws:iam::123456789012:role/pipeline-copy"
 """
 _WORKER = "celery -A tasks.app worker -P threads -c 2 --without-gossip --without-mingle"
 _PROCESSES = {

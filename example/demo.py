@@ -37,7 +37,7 @@ from pipeline.settings import Settings
 
 REPO = Path(__file__).resolve().parent.parent
 LOGS = REPO / ".devstack" / "logs" / "demo"
-LOAD = traffic.Load(rate=400, seconds=30, seed=6, merchants=100, probe_every=4)
+LOAD = traffic.Load(rate=150, seconds=30, seed=6, merchants=100, probe_every=4)
 KILLED = ("capture_gateway0", "bridge_search", "worker_search")
 ARRIVAL = 120.0  # seconds that the last change may take before the demo gives up
 

@@ -83,7 +83,7 @@ class Watch:
 
 
 def search_watch(settings: Settings, log: Path) -> Watch:
-    """Looks by a search, as a reader of the index does, every 5 ms."""
+    """Looks by a search, as a reader of the index does, every 25 ms."""
     client = Elasticsearch(settings.environment.elasticsearch_url.get_secret_value())
 
     def look(type_: str, requests: Sequence[str]) -> set[str]:
@@ -98,7 +98,7 @@ def search_watch(settings: Settings, log: Path) -> Watch:
         hits: Sequence[Mapping[str, Mapping[str, str]]] = answer.get("hits", {}).get("hits", [])
         return {hit["_source"]["request_id"] for hit in hits}
 
-    return Watch(log, look, pause=0.005)
+    return Watch(log, look, pause=0.025)
 
 
 def warehouse_watch(settings: Settings, log: Path) -> Watch:

@@ -27,6 +27,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _T = TypeVar("_T")
+STAGE = "tasks.warehouse:stage"  # the handler of the warehouse consumer
 
 
 def _name(text: str) -> str:
@@ -137,7 +138,7 @@ class Consumer(_Section):
     """One named use of the stream.
 
     A turn takes the heads of up to ``group`` lanes, at most ``turn_events`` events and ``turn_bytes`` bytes; a lane is
-    due when it has ``turn_events`` events or its oldest is ``linger`` old. A claim ends after ``lease`` unless renewed;
+    due when it has ``turn_events`` events or its oldest is ``linger`` old; others that wait go along. A claim ends after ``lease`` unless renewed;
     renewing stops after ``turn_limit``. A lane holds at most ``lane_bytes`` before its partition is paused.
     """
 
@@ -166,9 +167,7 @@ class Warehouse(_Section):
     warehouse_schema: Annotated[Name | None, Field(alias="schema")] = None
     load_after: Duration = "10s"
     load_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
-    iam_role: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_+=,.@-]+$")] = (
-        "arn:aws:iam::123456789012:role/pipeline-copy"
-    )
+    iam_role: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_+=,.@-]+$")] | None = None
 
 
 class Configuration(_Section):
@@ -185,6 +184,17 @@ class Configuration(_Section):
         if self.deployment.min_insync_replicas > self.deployment.replication_factor:
             raise ValueError("deployment.min_insync_replicas is above deployment.replication_factor")
         return self
+
+    @model_validator(mode="after")
+    def _a_role_to_copy_with(self) -> Configuration:
+        if self.loads and self.warehouse.iam_role is None:
+            raise ValueError("needs warehouse.iam_role: the role with which Redshift's COPY reads the bucket")
+        return self
+
+    @property
+    def loads(self) -> bool:
+        """True when some consumer stages rows for the warehouse, so that they have to be loaded."""
+        return any(consumer.handler == STAGE for consumer in self.consumers.values())
 
     def type_of(self, source: str, table: str) -> str:
         """The document type of a captured table."""
@@ -219,6 +229,14 @@ class Settings(BaseModel):
     def warehouse_schema(self) -> str:
         """The schema of the tables in Redshift."""
         return self.configuration.warehouse.warehouse_schema or self.deployment
+
+    @property
+    def copy_role(self) -> str:
+        """The role with which COPY reads the bucket; ConfigurationError when there is none."""
+        role = self.configuration.warehouse.iam_role
+        if role is None:
+            raise ConfigurationError((f"{self.path}: warehouse.iam_role is required to load",))
+        return role
 
     def consumer(self, name: str) -> Consumer:
         """The settings of one consumer; ConfigurationError names those there are."""

@@ -19,6 +19,8 @@ import msgspec
 import redis
 import structlog
 
+from pipeline.errors import TransientError
+
 Metrics = Mapping[str, float | int | str]
 _INTERVAL, _EXPIRY = 5.0, 15
 
@@ -105,8 +107,13 @@ class Heartbeat:
 
 
 def heartbeats(client: redis.Redis, deployment: str) -> list[ProcessState]:
-    """All processes that beat within the last 15 seconds, by name."""
-    keys = list(client.scan_iter(match=f"{deployment}:heartbeat:*", count=1000))
-    values = client.mget(keys) if keys else []
+    """All processes that beat within the last 15 seconds, by name; TransientError when Redis does not answer."""
+    try:
+        keys = list(client.scan_iter(match=f"{deployment}:heartbeat:*", count=1000))
+        values = client.mget(keys) if keys else []
+    except redis.RedisError as error:
+        raise TransientError(
+            f"Redis does not answer: {type(error).__name__}", hint="see REDIS_URL"
+        ) from error
     states = [msgspec.json.decode(value, type=ProcessState) for value in values if value is not None]
     return sorted(states, key=lambda state: (state.process, state.host, state.pid))

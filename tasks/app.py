@@ -6,7 +6,7 @@ Every consumer in ``pipeline.toml`` is a task and a queue of its own name; the q
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +25,6 @@ from pipeline.lanes.turn import Backoff, Consumption, Handler
 from pipeline.settings import Settings
 from pipeline.telemetry import Heartbeat, Metrics, configure_logging
 
-_STAGE = "tasks.warehouse:stage"
 _jitter = random.SystemRandom().random
 
 
@@ -73,7 +72,7 @@ def _consumption(configured: Settings, database: ControlDatabase, name: str) -> 
 
 def _conf(configured: Settings) -> Mapping[str, Any]:
     queues = [Queue(name, Exchange(name), name) for name in configured.configuration.consumers]
-    loads = any(consumer.handler == _STAGE for consumer in configured.configuration.consumers.values())
+    loads = configured.configuration.loads
     return {
         "task_queues": [*queues, Queue("loads", Exchange("loads"), "loads")] if loads else queues,
         "task_default_queue": "unrouted",
@@ -105,8 +104,8 @@ def _conf(configured: Settings) -> Mapping[str, Any]:
     }
 
 
-class WorkerProcess:
-    """What a worker does beside taking turns: it renews their leases and beats."""
+class CeleryProcess:
+    """What a Celery process does beside its work: it beats, and a worker renews the leases of its turns."""
 
     def __init__(self, configured: Settings, held: Mapping[str, HeldTurns]) -> None:
         self._configured = configured
@@ -117,16 +116,22 @@ class WorkerProcess:
     def ready(self, queues: list[str]) -> None:
         """The worker consumes these queues now."""
         mine = [turns for name, turns in self._held.items() if name in queues]
-        client = connect(self._configured.environment.redis_url.get_secret_value())
-        name = f"worker:{','.join(sorted(queues))}"
         self._renewal = Renewal(mine).start()
-        self._heartbeat = Heartbeat(client, self._configured.deployment, name, lambda: metrics(mine)).start()
+        self._beat(f"worker:{','.join(sorted(queues))}", lambda: metrics(mine))
+
+    def schedules(self) -> None:
+        """This process is beat; it has no last word, so its heartbeat ends with it."""
+        self._beat("beat", dict)
 
     def stopped(self) -> None:
         """The worker has ended its last turn."""
         if self._renewal is not None and self._heartbeat is not None:
             self._renewal.stop()
             self._heartbeat.stop()
+
+    def _beat(self, name: str, figures: Callable[[], Metrics]) -> None:
+        client = connect(self._configured.environment.redis_url.get_secret_value())
+        self._heartbeat = Heartbeat(client, self._configured.deployment, name, figures).start()
 
 
 def metrics(held: list[HeldTurns]) -> Metrics:
@@ -144,7 +149,7 @@ def metrics(held: list[HeldTurns]) -> Metrics:
 
 _settings = settings.load()
 app, _held_turns = build(_settings)
-_process = WorkerProcess(_settings, _held_turns)
+_process = CeleryProcess(_settings, _held_turns)
 
 
 def _set_up_logging(**_: Any) -> None:
@@ -155,10 +160,15 @@ def _ready(**_: Any) -> None:
     _process.ready(list(app.amqp.queues.consume_from))
 
 
+def _schedules(**_: Any) -> None:
+    _process.schedules()
+
+
 def _stopped(**_: Any) -> None:
     _process.stopped()
 
 
 signals.setup_logging.connect(_set_up_logging, weak=False)
 signals.worker_ready.connect(_ready, weak=False)
+signals.beat_init.connect(_schedules, weak=False)
 signals.worker_shutdown.connect(_stopped, weak=False)

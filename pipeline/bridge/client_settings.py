@@ -16,7 +16,7 @@ READING: Mapping[str, Any] = {
     "max_poll_records": 10**6,
     "fetch_max_bytes": 4 * 1024 * 1024,
     "max_partition_fetch_bytes": 1024 * 1024,
-    "fetch_max_wait_ms": 50,
+    "fetch_max_wait_ms": 250,
     "metrics_enabled": False,
 }
 # A killed member's partitions are given away only after its session; 6 s is the least that brokers allow by default.

@@ -87,7 +87,7 @@ class Relay:
         self._upkeep()
         if self._tick_is_due():
             self._tick()
-        batch = self._queue.next_batch()
+        batch = self._queue.next_batch() if self._queue.ticked else None
         if batch is not None:
             self._relay(batch)
         snapshot_moved = self._snapshots.step(self._last)

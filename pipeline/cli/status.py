@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import click
-import redis
 from rich.console import Console, RenderableType
 from rich.table import Table
 
@@ -21,10 +20,10 @@ from pipeline.capture import queue
 from pipeline.capture.session import session
 from pipeline.control import parts, rejected, snapshots
 from pipeline.control.database import ControlDatabase
-from pipeline.errors import PipelineError, TransientError
+from pipeline.errors import PipelineError
 from pipeline.lanes.claim import Overview
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
-from pipeline.settings import Settings
+from pipeline.settings import Configuration, Settings
 from pipeline.telemetry import ProcessState, heartbeats
 
 T = TypeVar("T")
@@ -53,13 +52,22 @@ class ConsumerState:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything on the screen. ``problems``: what could not be asked."""
+    """Everything on the screen. ``problems``: what could not be asked; ``missing``: processes that should beat."""
 
     sources: list[SourceState]
     consumers: list[ConsumerState]
     loads: list[parts.LoadState]
     processes: list[ProcessState]
+    missing: list[str]
     problems: list[str]
+
+    @property
+    def healthy(self) -> bool:
+        """Nothing here needs a person."""
+        refusing = any(one.lanes.failing_count or one.lanes.sink_failures for one in self.consumers)
+        failed = any(load.status == "failed" for load in self.loads)
+        needed = any(source.notices for source in self.sources)
+        return not (self.problems or self.missing or refusing or failed or needed)
 
 
 @click.command()
@@ -67,7 +75,8 @@ class State:
 def status(as_json: bool) -> None:
     """Capture lag, consumer lag, lanes, freshness of index and warehouse, and the processes that beat.
 
-    Exits with 1 when something needs a person: a service that does not answer, a failed load, a snapshot needed.
+    Exits with 1 when something needs a person: a service that does not answer, a process that does not beat, a
+    failing lane, a sink that does not accept, a failed load, a snapshot needed.
     """
     state = _read(configuration.load())
     if as_json:
@@ -76,9 +85,7 @@ def status(as_json: bool) -> None:
         console = Console(width=None if sys.stdout.isatty() else 140)
         for part in _screen(state):
             console.print(part)
-    failed = any(load.status == "failed" for load in state.loads)
-    needed = any(source.notices for source in state.sources)
-    sys.exit(1 if state.problems or failed or needed else 0)
+    sys.exit(0 if state.healthy else 1)
 
 
 def _read(settings: Settings) -> State:
@@ -99,7 +106,20 @@ def _read(settings: Settings) -> State:
     for name in settings.configuration.consumers:
         consumers += asked(f"consumer {name}", partial(_consumers_of, settings, database, name))
     loads = asked("loads", partial(parts.load_states, database))
-    return State(sources, consumers, loads, asked("processes", partial(_processes, settings)), problems)
+    unasked = len(problems)
+    processes = asked("processes", partial(_processes, settings))
+    missing = missing_processes(settings.configuration, processes) if len(problems) == unasked else []
+    return State(sources, consumers, loads, processes, missing, problems)
+
+
+def missing_processes(configured: Configuration, processes: Iterable[ProcessState]) -> list[str]:
+    """What pipeline.toml asks for and does not beat: a relay per source, a bridge and a worker per consumer, beat."""
+    beating = {process.process for process in processes}
+    queues = {queue for name in beating if name.startswith("worker:") for queue in name[7:].split(",")}
+    wanted = [f"capture-{source}" for source in configured.sources]
+    wanted += [f"bridge-{consumer}" for consumer in configured.consumers]
+    missing = [name for name in [*wanted, "beat"] if name not in beating]
+    return missing + [f"worker:{consumer}" for consumer in configured.consumers if consumer not in queues]
 
 
 def _sources_of(settings: Settings, database: ControlDatabase, name: str) -> list[SourceState]:
@@ -118,13 +138,8 @@ def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> l
 
 
 def _processes(settings: Settings) -> list[ProcessState]:
-    try:
-        with connect(settings.environment.redis_url.get_secret_value()) as client:
-            return heartbeats(client, settings.deployment)
-    except redis.RedisError as error:
-        raise TransientError(
-            f"Redis does not answer: {type(error).__name__}", hint="see REDIS_URL"
-        ) from error
+    with connect(settings.environment.redis_url.get_secret_value()) as client:
+        return heartbeats(client, settings.deployment)
 
 
 def _screen(state: State) -> list[RenderableType]:
@@ -139,6 +154,9 @@ def _screen(state: State) -> list[RenderableType]:
         f"[red]{source.name} {notice.table}: {notice.reason}; snapshot needed: pipeline capture snapshot {source.name}"
         for source in state.sources
         for notice in source.notices
+    ]
+    screen += [
+        f"[red]{name} does not beat: it is not running, or cannot reach Redis" for name in state.missing
     ]
     return screen + [f"[red]{problem}" for problem in state.problems]
 

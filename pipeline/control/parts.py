@@ -96,13 +96,10 @@ def insert(database: ControlDatabase, parts: Sequence[Part]) -> None:
         )
 
 
-def types_with_work(database: ControlDatabase) -> list[str]:
-    """Types that have waiting parts or an open load."""
+def types_due(database: ControlDatabase, due: Due) -> list[str]:
+    """Types whose waiting parts are due, or that have an open load."""
     with database.transaction() as connection:
-        rows = connection.execute(
-            "SELECT type FROM parts WHERE batch_id IS NULL UNION SELECT type FROM loads WHERE status <> 'loaded'"
-            " ORDER BY 1"
-        ).fetchall()
+        rows = connection.execute(_TYPES_DUE, {"after": due.after, "bytes": due.bytes}).fetchall()
     return [row[0] for row in rows]
 
 
@@ -160,10 +157,12 @@ def freeze(database: ControlDatabase, type_: str, due: Due) -> Batch | None:
     return open_batch(database, type_)
 
 
-_DUE = """
-SELECT min(staged_at) <= clock_timestamp() - make_interval(secs => %(after)s) OR sum(bytes) >= %(bytes)s
-  FROM parts WHERE type = %(type)s AND batch_id IS NULL
-"""
+_IS_DUE = "min(staged_at) <= clock_timestamp() - make_interval(secs => %(after)s) OR sum(bytes) >= %(bytes)s"
+_DUE = f"SELECT {_IS_DUE} FROM parts WHERE type = %(type)s AND batch_id IS NULL"  # noqa: S608  constants only
+_TYPES_DUE = f"""
+SELECT type FROM parts WHERE batch_id IS NULL GROUP BY type HAVING {_IS_DUE}
+ UNION SELECT type FROM loads WHERE status <> 'loaded' ORDER BY 1
+"""  # noqa: S608  constants only
 # Oldest first, those that share the oldest one's shape and marker, until the bytes are enough (always at least one).
 _FREEZE = """
 UPDATE parts SET batch_id = %(batch)s WHERE id IN (

@@ -1,7 +1,7 @@
 """Refresh on demand: what a bulk wrote becomes searchable at once, at a pace that all workers keep together.
 
 A writer asks; a thread of its process refreshes each index asked for, at most once per interval. The interval widens
-with the time a refresh takes, so that refreshing never needs more than a quarter of a shard's attention.
+with the time a refresh takes, so that refreshing never takes more than half of Elasticsearch's attention.
 
 Several workers share the pace by one expiring key per index in Redis. That is an economy and not a guarantee: with
 Redis away every process keeps the pace by itself.
@@ -29,7 +29,7 @@ from pipeline import failpoints
 from pipeline.errors import PipelineError, SinkUnavailableError
 from pipeline.search.client import translated
 
-_REST_FACTOR = 4  # start to start, in units of the last refresh's duration
+_REST_FACTOR = 2  # start to start, in units of the last refresh's duration
 _AFTER_FAILURE = 1.0  # seconds
 
 

@@ -69,20 +69,21 @@ class Loader:
         self._prefix = f"loads/{settings.deployment}"
         self._due = Due(seconds(warehouse.load_after), warehouse.load_bytes)
         url = settings.environment.redshift_url.get_secret_value()
-        self._target = Target(url, settings.warehouse_schema, warehouse.iam_role)
+        self._target = Target(url, settings.warehouse_schema, settings.copy_role)
 
     def load_due(self) -> list[Report]:
         """Load every type whose parts are due; failed ones are left alone, and nobody's trouble stops another's load."""
         with closing(ControlDatabase(self._control_url)) as database:
-            waiting = parts.types_with_work(database)
+            waiting = parts.types_due(database, self._due)
         return self._load(waiting, self._due, retry_failed=False)
 
     def load_now(self, types: Sequence[str] = ()) -> list[Report]:
         """Load all that waits, of these types or of all, and try failed loads again."""
+        now = Due(0.0, self._due.bytes)
         with closing(ControlDatabase(self._control_url)) as database:
-            waiting = parts.types_with_work(database)
+            waiting = parts.types_due(database, now)
         wanted = [type_ for type_ in waiting if not types or type_ in types]
-        return self._load(wanted, Due(0.0, self._due.bytes), retry_failed=True)
+        return self._load(wanted, now, retry_failed=True)
 
     def expire(self, grace: float = _GRACE) -> int:
         """Delete the objects of parts that were loaded more than `grace` seconds ago; returns how many parts."""

@@ -74,6 +74,7 @@ replicas = 0
 
 [warehouse]
 load_after = "1s"
+iam_role = "arn:aws:iam::123456789012:role/pipeline-copy"
 """
 SOURCE_TOML = """
 [sources.{name}.tables."public.steps"]

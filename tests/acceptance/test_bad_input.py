@@ -66,7 +66,7 @@ def set_aside(deployment: Deployment) -> dict[tuple[int, int], str]:
 
 def counted(deployment: Deployment) -> int:
     """How many `pipeline status` counts."""
-    state = json.loads(deployment.run("status", "--json").stdout)
+    state = json.loads(deployment.run("status", "--json", expect=None).stdout)
     count: int = next(one["rejected"] for one in state["consumers"] if one["name"] == "search")
     return count
 

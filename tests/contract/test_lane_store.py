@@ -535,6 +535,24 @@ def test_what_a_turn_had_no_room_for_does_not_linger_again(lab: Labs) -> None:
     assert heads(store.step([done(claimed(store))]).claim) == {"a": [3]}
 
 
+# Mutant: only lanes that are due themselves are claimed.
+def test_lanes_that_linger_go_along_with_one_that_is_due(lab: Labs) -> None:
+    it = lab(linger=60, events=5, group=5)
+    add(it.store, entry("a", 1))
+    it.passes(70)
+    add(it.store, entry("b", 2))
+    assert heads(claimed(it.store)) == {"a": [1], "b": [2]}
+
+
+def test_company_takes_no_more_room_than_a_turn_has(lab: Labs) -> None:
+    it = lab(linger=60, events=3, group=2)
+    add(it.store, entry("a", 1), entry("b", 2))
+    it.passes(70)
+    add(it.store, entry("c", 3))
+    assert heads(claimed(it.store)) == {"a": [1], "b": [2]}
+    assert it.store.step().claim is None
+
+
 # What people ask
 
 

@@ -263,10 +263,12 @@ class MemoryLaneStore:
             return None
         token = max(self._token + 1, floor + 1, self.now * 1000)
         token += (token - self._token + 1) % 2
-        waiting = sorted((due, merchant) for merchant, due in self.due.items() if due <= self.now)
-        healthy = [merchant for _, merchant in waiting if not self.lanes[merchant].failures]
-        failing = [merchant for _, merchant in waiting if self.lanes[merchant].failures]
-        first, second = (failing[:1], healthy) if token % 2 == 0 else (healthy, failing[:1])
+        waiting = sorted((due, merchant) for merchant, due in self.due.items())
+        healthy = [(due, merchant) for due, merchant in waiting if not self.lanes[merchant].failures]
+        failing = [merchant for due, merchant in waiting if self.lanes[merchant].failures and due <= self.now]
+        one_is_due = bool(healthy) and healthy[0][0] <= self.now
+        company = [merchant for _, merchant in healthy] if one_is_due else []
+        first, second = (failing[:1], company) if token % 2 == 0 else (company, failing[:1])
         lanes = self._take(first or second)
         if not lanes:
             return None

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from devstack.process import wait_until
 from pipeline.bridge.client_settings import READING
-from pipeline.bridge.consumer import GroupMember
+from pipeline.bridge.consumer import UNASSIGNED_AFTER, GroupMember
 from pipeline.bridge.group_view import GroupView
 
 pytestmark = pytest.mark.integration
@@ -134,3 +135,43 @@ def test_a_member_whose_client_stalls_gets_a_new_one(
         assert wait_until(lambda: got_all(BUSY, OTHER), 30)
     finally:
         member.close()
+
+
+def members(bootstrap: str, group: str) -> set[str]:
+    """The ids that a group's members have from its coordinator; a new client gets a new one."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        described = admin.describe_groups([group])[group]
+        return {member["member_id"] for member in described["members"]}
+    finally:
+        admin.close()
+
+
+def test_a_member_that_stays_without_partitions_gets_a_new_client(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    # Mutant: poll() that never asks _forgotten(). An assignment lost by the client looks from inside like having none.
+    topic = kafka_topic(1)
+    view = GroupView(kafka_bootstrap, topic, topic)
+    view.commit({BUSY: 0})
+    view.close()
+    now = [0.0]
+    owner = GroupMember(kafka_bootstrap, topic, topic)
+    idle = GroupMember(kafka_bootstrap, topic, topic, clock=lambda: now[0])
+    try:
+        assert wait_until(lambda: owner.poll(0.1).assigned == {BUSY}, 20)
+
+        def both() -> bool:
+            owner.poll(0.1)
+            idle.poll(0.1)
+            return len(members(kafka_bootstrap, topic)) == 2
+
+        assert wait_until(both, 20)
+        before = members(kafka_bootstrap, topic)
+        now[0] += UNASSIGNED_AFTER
+        assert wait_until(lambda: both() and members(kafka_bootstrap, topic) != before, 20)
+        owner.close()
+        assert wait_until(lambda: BUSY in idle.poll(0.1).assigned, 20)
+    finally:
+        owner.close()
+        idle.close()

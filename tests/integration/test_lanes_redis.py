@@ -16,7 +16,7 @@ from celery import Celery
 from devstack.process import wait_until
 from pipeline.consumer import Outcome
 from pipeline.errors import StoreFullError
-from pipeline.lanes.claim import Finished
+from pipeline.lanes.claim import Finished, TurnLimits
 from pipeline.lanes.store import RedisLaneStore
 from pipeline.ports import Append
 from tests.fakes.workers import CONSUMER, Workshop, wait
@@ -146,3 +146,17 @@ def test_a_large_poll_is_added_in_several_calls(server: Server) -> None:
     assert [answer.enqueued for answer in answers] == [10 * n + 1 for n in range(20)]
     calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert 5 <= calls <= 8
+
+
+def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_namespace: str) -> None:
+    # Mutant: ADD rings only for lanes that are due; a resting worker then finds a lingering one up to a second late.
+    namespace = f"{redis_namespace}c"
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace, TurnLimits(linger=60_000))
+
+        def rings(merchant: str) -> bool:
+            store.add(store.epoch(), {0: 1}, [Append(merchant, 0, None, [1], [b"{}"])])
+            return client.delete(f"{namespace}:bell") == 1
+
+        assert rings("first")
+        assert not rings("later")

@@ -128,7 +128,7 @@ class Deployment:
     def target(self) -> Target:
         """Where its loads go."""
         url = self.settings.environment.redshift_url.get_secret_value()
-        return Target(url, self.schema, self.settings.configuration.warehouse.iam_role)
+        return Target(url, self.schema, self.settings.copy_role)
 
     def stage(self, *events: Event) -> Turn:
         """Stage events as one turn."""
@@ -183,4 +183,5 @@ def _toml(schema: str) -> str:
         f'[sources.shop.tables."public.{type_}s"]\nmerchant = {{ column = "merchant_id" }}\ntype = "{type_}"\n'
         for type_ in TYPES
     )
-    return f'[deployment]\nname = "{schema}"\n[warehouse]\nload_after = "0s"\n{sections}'
+    role = "arn:aws:iam::123456789012:role/pipeline-copy"
+    return f'[deployment]\nname = "{schema}"\n[warehouse]\nload_after = "0s"\niam_role = "{role}"\n{sections}'

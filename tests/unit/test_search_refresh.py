@@ -16,7 +16,7 @@ def test_the_next_refresh_starts_an_interval_after_the_last_and_widens_with_its_
     assert pace.opens("a") == 100.075
     assert pace.opens("b") == 0
     pace.refreshed(["a"], started=200.0, ended=200.5)
-    assert pace.opens("a") == 202.0
+    assert pace.opens("a") == 201.0
     pace.refreshed(["a"], started=300.0, ended=300.01)
     assert pace.opens("a") == 300.075
 

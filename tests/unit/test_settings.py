@@ -63,6 +63,13 @@ def test_every_problem_is_told_at_once_with_its_place(tmp_path: Path) -> None:
     assert "s3cret" not in found
 
 
+def test_whoever_stages_for_the_warehouse_names_the_role_that_copies(tmp_path: Path) -> None:
+    stages = TOML + '[consumers.warehouse]\nhandler = "tasks.warehouse:stage"\n'
+    assert "needs warehouse.iam_role" in problems(tmp_path, stages)
+    role = "arn:aws:iam::123456789012:role/copy"
+    assert load(tmp_path, f'{stages}[warehouse]\niam_role = "{role}"\n').copy_role == role
+
+
 def test_a_wrong_scheme_is_named_without_the_url(tmp_path: Path) -> None:
     found = problems(tmp_path, REDIS_URL="http://:s3cret@127.0.0.1")
     assert found == "environment: REDIS_URL must start with redis:// or rediss://"

@@ -37,7 +37,12 @@ local function append(list, enqueued, start, count)
   return from <= stop
 end
 
-local rings = false
+local function earliest()
+  return tonumber(redis.call('ZRANGE', READY, 0, 0, 'WITHSCORES')[2]) or math.huge
+end
+
+-- A worker with nothing to do rests until the earliest lane it has seen is due: an earlier one rings.
+local rings, known = false, LINGER > 0 and earliest() or 0
 local function wake(lane, merchant, state, length)
   if is_claimed(state[4]) then
     if LINGER > 0 then redis.call('HSETNX', lane, 'linger_until', now + LINGER) end
@@ -79,5 +84,5 @@ while i <= #ARGV do
   out[#out + 1], out[#out + 2], out[#out + 3] = enqueued, acknowledged, damaged
   i = i + 5 + count
 end
-if rings then ring() end
+if rings or LINGER > 0 and earliest() < known then ring() end
 return out

@@ -115,12 +115,19 @@ local function due_lanes(set, most)
   return redis.call('ZRANGE', set, '-inf', now, 'BYSCORE', 'LIMIT', 0, most)
 end
 
+-- Healthy lanes, oldest first, once one of them is due. Those that still linger go along: company is what they wait
+-- for, and alone each would cost a turn of its own a moment later.
+local function healthy_lanes()
+  if #due_lanes(READY, 1) == 0 then return {} end
+  return redis.call('ZRANGE', READY, 0, GROUP - 1)
+end
+
 -- Healthy and failing lanes go first by turns; a failing lane is claimed alone.
 local function candidates(token)
   local retries_first = token % 2 == 0
-  local found = retries_first and due_lanes(RETRIES, 1) or due_lanes(READY, GROUP)
+  local found = retries_first and due_lanes(RETRIES, 1) or healthy_lanes()
   if #found > 0 then return found, retries_first and RETRIES or READY end
-  found = retries_first and due_lanes(READY, GROUP) or due_lanes(RETRIES, 1)
+  found = retries_first and healthy_lanes() or due_lanes(RETRIES, 1)
   return found, retries_first and READY or RETRIES
 end
 

@@ -1,0 +1,31 @@
+from pipeline.cli.status import missing_processes
+from pipeline.settings import Configuration
+from pipeline.telemetry import ProcessState
+
+TABLES = {"public.payments": {"merchant": {"column": "merchant_id"}}}
+CONFIGURED = Configuration.model_validate(
+    {
+        "deployment": {"name": "payments"},
+        "sources": {"shop": {"tables": TABLES}},
+        "consumers": {"search": {"handler": "tasks.search:index"}, "audit": {"handler": "own.audit:keep"}},
+    }
+)
+ALL = ("capture-shop", "bridge-search", "bridge-audit", "beat", "worker:audit,loads", "worker:search")
+
+
+def beating(*names: str) -> list[ProcessState]:
+    return [ProcessState(name, "host", 1, 0.0, 0.0, {}) for name in names]
+
+
+def test_nothing_is_missing_when_every_process_beats() -> None:
+    assert missing_processes(CONFIGURED, beating(*ALL, "web")) == []
+
+
+# Mutant: only bridges are asked for.
+def test_each_process_that_does_not_beat_is_named() -> None:
+    for gone in ALL[:-2]:
+        assert missing_processes(CONFIGURED, beating(*(name for name in ALL if name != gone))) == [gone]
+
+
+def test_a_consumer_without_a_worker_on_its_queue_is_named() -> None:
+    assert missing_processes(CONFIGURED, beating(*ALL[:-1])) == ["worker:search"]
