@@ -50,13 +50,26 @@ def bench() -> None:
     "--seconds", type=click.FloatRange(min=5), default=60.0, show_default=True, help="Of the latency run."
 )
 @click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    help="Changes/s of the latency run.  [default: half of what drained]",
+)
+@click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write {figure: number}."
 )
 @click.option("--keep", is_flag=True, help="Leave databases, topic, indices, schema and logs for a look.")
 @click.option(
     "--anyway", is_flag=True, help="Run beside other work, to try the bench itself: no JSON is written."
 )
-def e2e(rows: int, rounds: int, seconds: float, json_file: Path | None, keep: bool, anyway: bool) -> None:
+def e2e(
+    rows: int,
+    rounds: int,
+    seconds: float,
+    rate: float | None,
+    json_file: Path | None,
+    keep: bool,
+    anyway: bool,
+) -> None:
     """The whole way: changes committed beforehand drained to searchable, then latency at half that rate.
 
     Search and warehouse consumers run. What each figure is: docs/benchmarks.md.
@@ -66,7 +79,7 @@ def e2e(rows: int, rounds: int, seconds: float, json_file: Path | None, keep: bo
     console = Console(width=None if sys.stdout.isatty() else 140)
     with alone(_LOCK, variables["REDIS_URL"], anyway=anyway) as beside:
         with _deployment(variables, console, keep=keep) as deployment, _progress() as say:
-            result = Run(deployment, Plan(rows, rounds, seconds), say).run()
+            result = Run(deployment, Plan(rows, rounds, seconds, rate), say).run()
         show(result, console, beside)
     if json_file is not None and beside:
         console.print(f"{json_file} is not written.")

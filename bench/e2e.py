@@ -1,4 +1,4 @@
-"""``pipeline bench e2e``: rounds of floor and drain in turn, then latency at half the rate reached."""
+"""``pipeline bench e2e``: rounds of floor and drain in turn, then latency at half the rate reached or at a given one."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _IDLE = 5.0  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to do: changes per round, rounds, seconds of the latency run."""
+    """How much to do: changes per round, rounds, seconds of the latency run and its rate (None: half the drained)."""
 
     rows: int = 200_000
     rounds: int = 3
     seconds: float = 60.0
+    rate: float | None = None
 
     @property
     def warm_up(self) -> int:
@@ -98,7 +99,7 @@ class Run:
             self._said("floor: preparing", plan.rows)("", 0)
             floor.prepare(self.deployment, Changes(seed=1).take(plan.rows))
             floors, drains = self._rounds(sinks)
-        rate = median(one.events_per_s for one in drains) / 2
+        rate = plan.rate or median(one.events_per_s for one in drains) / 2
         steady = latency.measure(self.deployment, rate, plan.seconds, self._said("latency", latency.PROBES))
         return Result(plan, self._image(), idle, floors, drains, steady, ours)
 
