@@ -128,6 +128,8 @@ DECLARE
   v_old_merchant text;
 BEGIN
   BEGIN
+    v_old_merchant := {old_merchant};
+    v_merchant := {new_merchant};
     PERFORM {key_of_child}, {row_of_child} FROM {relation} child WHERE {on_of_child} = {old_key} LIMIT 0;
   EXCEPTION WHEN OTHERS THEN
     INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'a parent changed, SQLSTATE ' || sqlstate);
@@ -145,7 +147,6 @@ BEGIN
     INSERT INTO cdc.notices (table_name, reason)
       VALUES ({table}, 'a parent changed hands in a transaction that may not see all its rows');
   END IF;
-  v_merchant := {new_merchant};
   FOR v_child IN SELECT * FROM {relation} child WHERE {on_of_child} = {new_key} FOR UPDATE LOOP
     v_key := {child_key};
     v_image := NULL;

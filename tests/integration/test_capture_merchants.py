@@ -180,20 +180,33 @@ def test_under_repeatable_read_a_child_never_takes_a_merchant_of_the_past(captur
         assert ["may not see" in notice.reason for notice in notices(connection)] == [True]
 
 
-def test_a_parent_whose_column_is_renamed_breaks_no_statement(captured: Captured) -> None:
-    # Mutant: without the probe the lookup, which stands outside the EXCEPTION block, fails the application.
+@pytest.mark.parametrize(
+    "change",
+    [
+        "alter table orders rename column merchant_id to owner",
+        "alter table orders rename column id to number",
+        "alter table items rename column order_id to of",
+        "alter table items rename column v to w",
+    ],
+)
+def test_a_table_that_is_altered_breaks_no_statement(captured: Captured, change: str) -> None:
+    # Mutants: without the probes the lookup, and the fan-out, which write and so stand outside the EXCEPTION blocks, fail
+    # the application.
     made(captured)
-    captured.run("insert into orders values (1, 6, 0)", "insert into items values (1, 1, 0)")
     captured.run(
-        "alter table orders rename column merchant_id to owner", "alter table items rename column v to w"
+        "insert into orders values (1, 6, 0), (2, 6, 0)", "insert into items values (1, 1, 0)", change
     )
-    captured.run(
-        "insert into items values (2, 1, 0)",
-        "update items set w = 1",
-        "update orders set owner = 7",
-        "delete from items where id = 2",
-        "delete from orders",
-    )
+    captured.run("insert into items values (2, 1, 0)")
+    with captured.writer() as writer:
+        merchant, key = (
+            "owner" if "owner" in change else "merchant_id",
+            "number" if "number" in change else "id",
+        )
+        writer.execute(f"update items set {'of' if ' of' in change else 'order_id'} = 2".encode())
+        writer.execute(f"update orders set {merchant} = 7".encode())
+        writer.execute(f"update orders set {key} = {key} + 10".encode())
+        writer.execute(b"delete from items where id = 2")
+        writer.execute(b"delete from orders")
     with session(captured.source.url) as connection:
         assert notices(connection) != []
 
