@@ -13,11 +13,12 @@ from redis import Redis
 from redshift_connector.core import Connection
 
 from devstack.process import wait_until
+from pipeline.capture.topics import topics_of
 from pipeline.settings import Settings
 
 
 def forget(settings: Settings, admin_url: str) -> None:
-    """Drop the deployment's topic, groups, indices, schema, parts, lanes and control database; make the last anew.
+    """Drop the deployment's topics, groups, indices, schema, parts, lanes and control database; make the last anew.
 
     `admin_url` is a PostgreSQL superuser's. The deployment's processes must be stopped.
     """
@@ -52,13 +53,14 @@ def _control(settings: Settings, admin_url: str) -> None:
 
 def _kafka(settings: Settings) -> None:
     admin = KafkaAdminClient(bootstrap_servers=settings.environment.kafka_bootstrap_servers)
-    topic = settings.datastream.topic
+    topics = {topic.topic for topic in topics_of(settings.configuration.deployment)}
     groups = [f"{settings.deployment}-{consumer}" for consumer in settings.configuration.consumers]
     try:
-        if topic in admin.list_topics():
-            admin.delete_topics([topic])
-            if not wait_until(lambda: topic not in admin.list_topics(), 30):
-                raise TimeoutError(f"Kafka does not delete topic {topic}")
+        found = topics & set(admin.list_topics())
+        if found:
+            admin.delete_topics(sorted(found))
+            if not wait_until(lambda: not topics & set(admin.list_topics()), 30):
+                raise TimeoutError(f"Kafka does not delete topics {', '.join(sorted(found))}")
         _unless_absent(lambda: admin.delete_groups(groups))
     finally:
         admin.close()

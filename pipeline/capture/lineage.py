@@ -99,10 +99,13 @@ def _original(connection: Connection, name: str, server: Server) -> Identity:
         raise PermanentError(
             f"capture is not installed in source {name}", hint=f"run: pipeline capture install {name}"
         )
-    if (stored.source, stored.system, stored.database) != (name, server.system, server.database):
-        raise _unconfirmed(
-            name, f"this database is a copy of source {stored.source}, not source {name} itself"
+    if stored.source != name:
+        raise PermanentError(
+            f"this database is captured as source {stored.source}, not as {name}",
+            hint=f"run: pipeline capture uninstall {name}; pipeline capture install {name}",
         )
+    if (stored.system, stored.database) != (server.system, server.database):
+        raise _unconfirmed(name, f"this database is a copy of source {name}, not source {name} itself")
     return stored
 
 

@@ -18,8 +18,10 @@ from rich.progress import Task as ProgressTask
 from rich.text import Text
 
 from pipeline import settings as configuration
+from pipeline.capture import confirm as confirming
 from pipeline.capture import install as installing
 from pipeline.capture.process import Capture
+from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import PublishError
 from pipeline.capture.watch import Metrics
 from pipeline.control import snapshots, tables
@@ -75,6 +77,39 @@ def uninstall(source: str, dry_run: bool, reason: str) -> None:
         database, source, url, actor=getpass.getuser(), reason=reason, dry_run=dry_run
     )
     click.echo(";\n".join(statements) + ";" if dry_run else f"{source}: nothing of ours is left")
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--dry-run", is_flag=True, help="Say what stands against it and change nothing.")
+@click.option("--reason", default="", help="Why; it is kept in the record of actions.")
+def confirm(source: str, dry_run: bool, reason: str) -> None:
+    """Accept the database that SOURCE's URL leads to as SOURCE from now on: after a restore, a clone, a new Kafka.
+
+    Its relay must be stopped. Its generation goes above all others, and a snapshot is requested. The former database
+    must never publish again.
+    """
+    settings, database = _start()
+    bootstrap, topic = (
+        settings.environment.kafka_bootstrap_servers,
+        settings.configuration.deployment.progress.topic,
+    )
+    done = confirming.confirm(
+        database,
+        source,
+        settings.source(source),
+        settings.source_url(source),
+        last_progress(bootstrap, topic, source),
+        actor=getpass.getuser(),
+        reason=reason,
+        dry_run=dry_run,
+    )
+    if done is None:
+        click.echo(f"{source}: nothing stands against this database")
+    elif done.generation is None:
+        click.echo(f"{source}: {done.objection}; confirmed, it would get a new generation and a snapshot")
+    else:
+        click.echo(f"{source}: confirmed at generation {done.generation}, snapshot requested")
 
 
 @capture.command()
