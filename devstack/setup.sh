@@ -11,6 +11,7 @@ missing_packages() {
   [ -x /usr/lib/postgresql/15/bin/postgres ] || echo postgresql-15
   [ -e /usr/share/postgresql/15/extension/pgq.control ] || echo postgresql-15-pgq3
   command -v redis-server >/dev/null || echo redis-server
+  [ -x /usr/sbin/pgbouncer ] || echo pgbouncer
   command -v mvn >/dev/null || echo maven
   command -v make >/dev/null || echo make
   "$PYTHON" -c 'import ensurepip' 2>/dev/null || echo python3-venv

@@ -183,6 +183,13 @@ class Configuration(_Section):
     def _enough_partitions(self) -> Configuration:
         if self.deployment.min_insync_replicas > self.deployment.replication_factor:
             raise ValueError("deployment.min_insync_replicas is above deployment.replication_factor")
+        topics = self.deployment
+        if topics.eventstream.topic in {
+            topics.datastream.topic,
+            topics.snapshots.topic,
+            topics.progress.topic,
+        }:
+            raise ValueError("deployment.eventstream must be a topic of its own")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from pipeline.api import errors, health, rows
+from pipeline.api import errors, health, metrics, rows
 from pipeline.search.client import connect
 from pipeline.settings import Settings
 
@@ -26,5 +26,6 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Merchant Pipeline", lifespan=closing, redirect_slashes=False)
     errors.install(app)
     app.include_router(health.routes(client, settings))
+    app.include_router(metrics.routes(settings))
     app.include_router(rows.routes(client, settings))
     return app

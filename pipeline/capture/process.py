@@ -20,7 +20,8 @@ from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import Producer, Publisher, StoppedError
 from pipeline.capture.queue import Queue
 from pipeline.capture.relay import Clock, Outlet, Relay
-from pipeline.capture.session import Connection, session
+from pipeline.capture.reread import Rereader
+from pipeline.capture.session import Connection, connect, session
 from pipeline.capture.snapshot import Snapshots
 from pipeline.capture.topics import check_topics, topics_of
 from pipeline.capture.watch import Bounds, Metrics, Watch
@@ -47,10 +48,10 @@ class Capture:
 
     def run(self) -> None:
         """Relay until stopped. Outages of PostgreSQL are waited out; whatever Kafka loses ends the process (PublishError)."""
-        pauses = _pauses()
+        watch, pauses = self._watch(), _pauses()
         while not self.stop.is_set():
             try:
-                self._run_session()
+                self._run_session(watch)
                 pauses = _pauses()
             except StoppedError:
                 return
@@ -58,12 +59,11 @@ class Capture:
                 structlog.get_logger().warning("capture waits", reason=str(error))
                 self.stop.wait(next(pauses))
 
-    def _run_session(self) -> None:
+    def _run_session(self, watch: Watch) -> None:
         with session(self.url) as connection:
             queue = Queue(connection)
             if not self._acquired(queue):
                 return
-            watch = self._watch()
             # Also while Kafka is away: that is when the queue grows.
             watch.look(queue)
             watch.look_closely(queue)
@@ -131,7 +131,17 @@ class Capture:
         )
         still_ours = partial(check_still_ours, self.database, identity)
         return Relay(
-            queue, publisher, envelopes, snapshots, outlet, watch, self.metrics, still_ours, stopping, Clock()
+            queue,
+            publisher,
+            envelopes,
+            snapshots,
+            Rereader(partial(connect, self.url), known),
+            outlet,
+            watch,
+            self.metrics,
+            still_ours,
+            stopping,
+            Clock(),
         )
 
     def _relay(self, relay: Relay) -> None:

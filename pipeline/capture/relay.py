@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
-import structlog
 
 from pipeline.capture import emit
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
-from pipeline.capture.queue import Batch, Queue
+from pipeline.capture.queue import Batch, Event, Queue
+from pipeline.capture.reread import Rereader
 from pipeline.capture.rotation import maintain
 from pipeline.capture.snapshot import Snapshots
 from pipeline.capture.watch import Metrics, Watch
@@ -58,6 +58,7 @@ class Relay:
         publisher: Publisher,
         envelopes: Envelopes,
         snapshots: Snapshots,
+        reread: Rereader,
         outlet: Outlet,
         watch: Watch,
         metrics: Metrics,
@@ -69,6 +70,7 @@ class Relay:
         self._publisher = publisher
         self._envelopes = envelopes
         self._snapshots = snapshots
+        self._reread = reread
         self._outlet = outlet
         self._watch = watch
         self._metrics = metrics
@@ -123,9 +125,9 @@ class Relay:
         for event in self._queue.events(batch):
             value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
             if value is None:
-                self._metrics.events_without_image += 1
-                structlog.get_logger().warning("event without row image", table=event.table, key=event.key)
-                continue
+                value = self._again(event, batch)
+                if value is None:
+                    continue
             send(topic, event.merchant, value)
             if event.op == emit.OPERATION:
                 send(self._outlet.eventstream, event.merchant, value)
@@ -135,6 +137,15 @@ class Relay:
                 passes("relay.midway")
         self._publisher.settle(self._stopping)
         return count
+
+    def _again(self, event: Event, batch: Batch) -> bytes | None:
+        """The envelope of a change whose image the trigger could not make; None when there is no row to show."""
+        self._metrics.events_without_image += 1
+        completed = self._reread.completed(event)
+        if completed is None:
+            return None
+        self._metrics.events_read_again += 1
+        return self._envelopes.change(completed, batch, round(self._clock.wall() * 1000))
 
     def _tick_is_due(self) -> bool:
         """When the event sequence moved; or when a transaction that took its ev_id before the last tick has committed."""

@@ -43,11 +43,12 @@ def rotation(connection: Connection) -> Rotation:
     row = connection.execute(_STATE, {"queue": QUEUE, "consumer": CONSUMER}).fetchone()
     if row is None:
         raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
-    overdue, blockers = row
-    return Rotation(max(0.0, overdue), "; ".join(blockers) if overdue > 0 else "")
+    overdue, transactions, consumers = row
+    return Rotation(max(0.0, overdue), "; ".join(transactions or consumers) if overdue > 0 else "")
 
 
-# Nobody's statements are quoted: they may hold rows. A consumer blocks while its last tick does not see the last switch.
+# Nobody's statements are quoted: they may hold rows. A consumer blocks while its last tick does not see the last switch,
+# which may be an old transaction's fault.
 _STATE = """
 SELECT extract(epoch FROM clock_timestamp() - q.queue_switch_time - q.queue_rotation_period)::float8,
   ARRAY(
@@ -65,7 +66,7 @@ SELECT extract(epoch FROM clock_timestamp() - q.queue_switch_time - q.queue_rota
       AND age(p.transaction) >= txid_snapshot_xmax(txid_current_snapshot())
         - coalesce(q.queue_switch_step2, q.queue_switch_step1)
     ORDER BY p.prepared LIMIT 3
-  ) || ARRAY(
+  ), ARRAY(
     SELECT CASE c.co_name WHEN %(consumer)s THEN 'the relay, which is behind' ELSE format('consumer %%s', c.co_name) END
     FROM pgq.subscription s JOIN pgq.consumer c ON c.co_id = s.sub_consumer
       JOIN pgq.tick t ON t.tick_queue = s.sub_queue AND t.tick_id = s.sub_last_tick

@@ -11,6 +11,7 @@ from psycopg import sql
 from pipeline.capture.image import key_expression, row_expression, text_of
 from pipeline.capture.merchants import merchant_expression
 from pipeline.capture.session import Connection
+from pipeline.domain.routing import Key, KeyValue
 from pipeline.domain.table import Table
 
 CHUNK_ROWS, CHUNK_BYTES = 5_000, 8 * 1024 * 1024
@@ -64,6 +65,20 @@ def read_chunk(connection: Connection, table: Table, after: tuple[str, ...] | No
     return Chunk(rows, position, final=len(rows) < CHUNK_ROWS)
 
 
+def read_row(connection: Connection, table: Table, key: Key) -> SourceRow | None:
+    """The living row with this key, or None."""
+    same = [
+        sql.SQL("t.{} = {}::{}").format(
+            sql.Identifier(name),
+            sql.Literal(_text_of_key(key[name])),
+            sql.SQL(table.column(name).stored or table.column(name).type),
+        )
+        for name in table.key
+    ]
+    row = connection.execute(_select(table) + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(same)).fetchone()
+    return None if row is None else SourceRow._make(row)
+
+
 def estimate(connection: Connection, table: Table) -> int:
     """How many rows there are: counted while that is cheap, else as the planner thinks."""
     schema, name = table.name.split(".", 1)
@@ -101,6 +116,10 @@ def oldest_writer(connection: Connection) -> str:
         " ORDER BY age(backend_xid) DESC LIMIT 1), 'an older transaction')"
     ).fetchone()
     return str(row[0]) if row else ""
+
+
+def _text_of_key(value: KeyValue) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _chunk_query(table: Table, after: tuple[str, ...] | None) -> sql.Composed:

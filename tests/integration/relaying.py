@@ -10,6 +10,7 @@ from pipeline.capture.kafka_python import KafkaPythonProducer
 from pipeline.capture.publisher import Publisher
 from pipeline.capture.queue import Queue
 from pipeline.capture.relay import Clock, Outlet, Relay
+from pipeline.capture.reread import Rereader
 from pipeline.capture.snapshot import Snapshots
 from pipeline.capture.watch import Bounds, Metrics, Watch
 from tests.integration.captured import NAME
@@ -44,6 +45,7 @@ def relay_of(
         publisher,
         envelopes,
         snapshots,
+        Rereader(lambda: queue.connection, []),
         outlet,
         watch,
         metrics,

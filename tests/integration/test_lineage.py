@@ -122,7 +122,7 @@ def test_a_server_that_was_replaced_is_refused(installed: Captured, connection: 
     ):
         known = sources.load(installed.database, NAME)
         assert known is not None
-        sources.store(installed.database, replace(known, **change))  # type: ignore[arg-type]
+        sources.store(installed.database, replace(known, **change))
         with pytest.raises(FencedError, match="taken over"):
             check_still_ours(installed.database, identity)
         with installed.database.transaction() as control:

@@ -11,6 +11,8 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from devstack.process import wait_until
+from pipeline.capture.queue import lag
+from pipeline.capture.session import session
 from pipeline.control import snapshots
 from pipeline.domain.event import Event, decode
 from tests.conftest import SourceDatabase, unique
@@ -174,6 +176,29 @@ def test_a_second_relay_stands_by_and_takes_over(
     finally:
         first.kill()
         first.communicate()
+
+
+def peak(pid: int) -> int:
+    """The most memory the process ever held, in kB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def test_memory_does_not_grow_with_the_transaction(captured: Captured, running: Site) -> None:
+    # Mutants: the batch fetched whole instead of streamed; no bound on what is outstanding in the client.
+    with running.relay() as relay, session(captured.source.url) as connection:
+
+        def drained() -> bool:
+            return lag(connection).seconds == 0
+
+        peaks = []
+        for count, first in ((10_000, 0), (60_000, 10_000)):
+            captured.run(
+                f"insert into t select g, g % 97, 0 from generate_series({first + 1}, {first + count}) g"
+            )
+            assert wait_until(drained, 60, pause=0.2)
+            peaks.append(peak(relay.pid))
+        assert peaks[1] < peaks[0] * 1.15
 
 
 def test_a_commit_later_than_its_tick_is_published_without_further_traffic(
