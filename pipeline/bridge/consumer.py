@@ -17,6 +17,7 @@ from pipeline.bridge.client_settings import MEMBERSHIP, READING
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed, Polled, Record
 
 _JOINING = 1.0  # seconds that a poll waits while the client has no partition
@@ -66,6 +67,7 @@ class GroupMember:
         topic: str,
         group: str,
         *,
+        security: KafkaSecurity = PLAINTEXT,
         options: Mapping[str, Any] = READING,
         stalled_after: float = STALLED_AFTER,
         clock: Callable[[], float] = time.monotonic,
@@ -77,6 +79,7 @@ class GroupMember:
             "client_id": group,
             "partition_assignment_strategy": [CooperativeStickyAssignor],
             **MEMBERSHIP,
+            **security.kafka_python(),
             **options,
         }
         self._clock = clock

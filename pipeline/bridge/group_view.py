@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed
 
 ANSWER_MS = 3000
@@ -18,11 +19,17 @@ _GLANCES, _GLANCE_MS = 5, 200
 class GroupView:
     """Reads a topic's bounds and a group's offsets without being a member; offsets can be set while it has none."""
 
-    def __init__(self, bootstrap: str, topic: str, group: str | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, group: str | None = None, security: KafkaSecurity = PLAINTEXT
+    ) -> None:
         self._topic = topic
         with translated():
             self._consumer = KafkaConsumer(
-                bootstrap_servers=bootstrap, group_id=group, bootstrap_timeout_ms=ANSWER_MS, **READING
+                bootstrap_servers=bootstrap,
+                group_id=group,
+                bootstrap_timeout_ms=ANSWER_MS,
+                **READING,
+                **security.kafka_python(),
             )
 
     def partitions(self) -> frozenset[int]:

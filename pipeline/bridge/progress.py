@@ -19,7 +19,7 @@ def lag(settings: Settings, consumer: str) -> dict[int, tuple[int | None, int]]:
 
 def end_offsets(settings: Settings) -> dict[int, int]:
     """The offset after the last record of each partition of the topic."""
-    with closing(GroupView(settings.environment.kafka_bootstrap_servers, settings.datastream.topic)) as view:
+    with closing(_view(settings)) as view:
         return view.ends()
 
 
@@ -41,8 +41,11 @@ def oldest_seconds(settings: Settings, consumer: str, now: float) -> float:
     return max((now - published for published in times.values()), default=0.0)
 
 
-def _view(settings: Settings, consumer: str) -> GroupView:
-    settings.consumer(consumer)
+def _view(settings: Settings, consumer: str | None = None) -> GroupView:
+    if consumer is not None:
+        settings.consumer(consumer)  # says which there are
+    group = None if consumer is None else group_of(settings, consumer)
+    environment = settings.environment
     return GroupView(
-        settings.environment.kafka_bootstrap_servers, settings.datastream.topic, group_of(settings, consumer)
+        environment.kafka_bootstrap_servers, settings.datastream.topic, group, environment.kafka_security
     )

@@ -23,8 +23,8 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
 
     PermanentError when the topic has another number of partitions than configured: merchants are spread by it.
     """
-    topic, group = settings.datastream, group_of(settings, consumer)
-    view = GroupView(settings.environment.kafka_bootstrap_servers, topic.topic, group)
+    topic, group, environment = settings.datastream, group_of(settings, consumer), settings.environment
+    view = GroupView(environment.kafka_bootstrap_servers, topic.topic, group, environment.kafka_security)
     try:
         _require_partitions(view, topic.topic, topic.partitions)
         missing = frozenset(range(topic.partitions)) - view.committed().keys()

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.capture.publisher import failure
 from pipeline.errors import ConfigurationError, TransientError
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 
 client: Any
 try:
@@ -20,7 +21,9 @@ _DAY_MS = 24 * 3600 * 1000
 class ConfluentProducer:
     """See Producer. TransientError when no broker answers, ConfigurationError when the package is not installed."""
 
-    def __init__(self, bootstrap_servers: str, *, client_id: str) -> None:
+    def __init__(
+        self, bootstrap_servers: str, *, client_id: str, security: KafkaSecurity = PLAINTEXT
+    ) -> None:
         if client is None:
             raise ConfigurationError(
                 ('deployment.producer is "confluent-kafka": run: pip install "merchant-pipeline[confluent]"',)
@@ -41,6 +44,7 @@ class ConfluentProducer:
                 "delivery.timeout.ms": _DAY_MS,
                 # One log line per lost connection and second says enough, and the figures tell the rest.
                 "log_level": 2,
+                **security.librdkafka(),
             }
         )
         try:

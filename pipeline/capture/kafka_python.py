@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 
 from pipeline.capture.publisher import failure
 from pipeline.errors import TransientError
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 
 _DAY_MS = 24 * 3600 * 1000
 
@@ -22,7 +23,14 @@ _DAY_MS = 24 * 3600 * 1000
 class KafkaPythonProducer:
     """See Producer. TransientError when no broker answers; `proxy_url` names an HTTP or SOCKS5 proxy on the way."""
 
-    def __init__(self, bootstrap_servers: str, *, client_id: str, proxy_url: str | None = None) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        client_id: str,
+        security: KafkaSecurity = PLAINTEXT,
+        proxy_url: str | None = None,
+    ) -> None:
         self.records = self.size = 0
         self._pending: deque[tuple[Any, int]] = deque()
         self._failed = False
@@ -42,6 +50,7 @@ class KafkaPythonProducer:
                 bootstrap_timeout_ms=5_000,
                 metrics_enabled=False,
                 proxy_url=proxy_url,
+                **security.kafka_python(),
             )
         except KafkaError as error:
             raise TransientError(f"Kafka does not answer: {type(error).__name__}") from error

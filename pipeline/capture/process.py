@@ -28,6 +28,7 @@ from pipeline.capture.watch import Bounds, Metrics, Watch
 from pipeline.control import tables
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import ConfigurationError, PermanentError, TransientError
+from pipeline.kafka_security import KafkaSecurity
 
 _STANDBY_SECONDS = 1.0
 _LONGEST_PAUSE = 5.0
@@ -42,6 +43,7 @@ class Capture:
     source: settings.Source
     deployment: settings.Deployment
     bootstrap_servers: str
+    security: KafkaSecurity
     database: ControlDatabase
     metrics: Metrics
     stop: threading.Event
@@ -92,12 +94,14 @@ class Capture:
         return True
 
     def _require_topics(self) -> None:
-        problems = check_topics(self.bootstrap_servers, self.deployment)
+        problems = check_topics(self.bootstrap_servers, self.deployment, self.security)
         if problems:
             raise ConfigurationError(tuple(problems))
 
     def _identity(self, connection: Connection) -> Identity:
-        published = last_progress(self.bootstrap_servers, self.deployment.progress.topic, self.name)
+        published = last_progress(
+            self.bootstrap_servers, self.deployment.progress.topic, self.name, self.security
+        )
         identity = establish(connection, self.database, self.name, published)
         self.metrics.generation, self.metrics.timeline = identity.generation, identity.timeline or 0
         return identity
@@ -108,7 +112,9 @@ class Capture:
             "kafka-python": KafkaPythonProducer,
         }
         kind = kinds[self.deployment.producer]
-        producer: Producer = kind(self.bootstrap_servers, client_id=f"pipeline-capture-{self.name}")
+        producer: Producer = kind(
+            self.bootstrap_servers, client_id=f"pipeline-capture-{self.name}", security=self.security
+        )
         return Publisher(producer, {topic.topic: topic.partitions for topic in topics_of(self.deployment)})
 
     def _ready(self, queue: Queue, publisher: Publisher, watch: Watch, identity: Identity) -> Relay:

@@ -18,6 +18,7 @@ from psycopg import sql
 
 from pipeline.capture.session import Connection
 from pipeline.errors import PermanentError, TransientError
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 
 _ANSWER_MS = 5_000
 _READ_SECONDS = 30.0
@@ -43,7 +44,9 @@ def schema() -> Iterable[sql.SQL]:
     yield sql.SQL("ALTER TABLE cdc.identity ADD COLUMN IF NOT EXISTS timeline integer")
 
 
-def last_progress(bootstrap_servers: str, topic: str, source: str) -> Progress | None:
+def last_progress(
+    bootstrap_servers: str, topic: str, source: str, security: KafkaSecurity = PLAINTEXT
+) -> Progress | None:
     """The newest record of a source, or None; TransientError when Kafka does not answer."""
     try:
         consumer = KafkaConsumer(
@@ -53,6 +56,7 @@ def last_progress(bootstrap_servers: str, topic: str, source: str) -> Progress |
             max_poll_records=10**6,
             fetch_max_wait_ms=50,
             metrics_enabled=False,
+            **security.kafka_python(),
         )
         with closing(consumer):
             return _newest(consumer, TopicPartition(topic, 0), source.encode())

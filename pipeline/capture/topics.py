@@ -16,6 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from pipeline.errors import TransientError
+from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.settings import Deployment, Topic, seconds
 
 # Small segments, cleaned early: whoever starts reads what is left of this topic.
@@ -31,9 +32,11 @@ def topics_of(deployment: Deployment) -> list[Topic]:
     return [deployment.datastream, deployment.snapshots, deployment.eventstream, deployment.progress]
 
 
-def ensure_topics(bootstrap_servers: str, deployment: Deployment) -> list[str]:
+def ensure_topics(
+    bootstrap_servers: str, deployment: Deployment, security: KafkaSecurity = PLAINTEXT
+) -> list[str]:
     """Make the topics that are missing; returns what was done. Differences are not mended: see `check_topics`."""
-    with _admin(bootstrap_servers) as admin:
+    with _admin(bootstrap_servers, security) as admin:
         there = admin.list_topics()
         missing = [topic for topic in topics_of(deployment) if topic.topic not in there]
         return [done for topic in missing for done in _create(admin, deployment, topic)]
@@ -52,9 +55,11 @@ def _create(admin: KafkaAdminClient, deployment: Deployment, topic: Topic) -> li
     return [f"topic {topic.topic}: created with {topic.partitions} partitions"]
 
 
-def check_topics(bootstrap_servers: str, deployment: Deployment) -> list[str]:
+def check_topics(
+    bootstrap_servers: str, deployment: Deployment, security: KafkaSecurity = PLAINTEXT
+) -> list[str]:
     """How the topics differ from what is configured, each with its remedy; empty when they do not."""
-    with _admin(bootstrap_servers) as admin:
+    with _admin(bootstrap_servers, security) as admin:
         there = admin.list_topics()
         return [
             problem
@@ -121,9 +126,11 @@ def _partition_problems(
 
 
 @contextmanager
-def _admin(bootstrap_servers: str) -> Iterator[KafkaAdminClient]:
+def _admin(bootstrap_servers: str, security: KafkaSecurity) -> Iterator[KafkaAdminClient]:
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=5_000)
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=5_000, **security.kafka_python()
+        )
         try:
             yield admin
         finally:

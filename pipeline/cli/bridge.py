@@ -53,6 +53,7 @@ def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
         settings.environment.kafka_bootstrap_servers,
         settings.datastream.topic,
         group_of(settings, consumer),
+        security=settings.environment.kafka_security,
     )
     dispatcher = _dispatcher(settings, consumer, database, client, member)
     heartbeat = Heartbeat(client, settings.deployment, f"bridge-{consumer}", dispatcher.metrics).start()

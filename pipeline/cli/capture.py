@@ -171,6 +171,7 @@ def _process(
         source=settings.source(source),
         deployment=settings.configuration.deployment,
         bootstrap_servers=settings.environment.kafka_bootstrap_servers,
+        security=settings.environment.kafka_security,
         database=database,
         metrics=metrics,
         stop=stop,

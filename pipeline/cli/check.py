@@ -64,7 +64,10 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     for name in settings.configuration.sources:
         yield f"source {name}", partial(_source, settings, name, tables)
     kafka, deployment = environment.kafka_bootstrap_servers, settings.configuration.deployment
-    yield f"Kafka, topic {settings.datastream.topic}", lambda: check_topics(kafka, deployment)
+    yield (
+        f"Kafka, topic {settings.datastream.topic}",
+        lambda: check_topics(kafka, deployment, environment.kafka_security),
+    )
     yield "Redis", lambda: _redis(environment.redis_url.get_secret_value())
     yield "Elasticsearch", lambda: _search(settings, tables)
     yield f"S3, bucket {environment.s3_bucket}", lambda: _bucket(environment.s3_bucket)

@@ -28,10 +28,8 @@ def migrate() -> None:
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     _tell("control database", migrate_control(database))
     tables = configured_tables(settings)
-    _tell(
-        "topics",
-        ensure_topics(settings.environment.kafka_bootstrap_servers, settings.configuration.deployment),
-    )
+    kafka, security = settings.environment.kafka_bootstrap_servers, settings.environment.kafka_security
+    _tell("topics", ensure_topics(kafka, settings.configuration.deployment, security))
     with connect(settings.environment.elasticsearch_url.get_secret_value()) as client:
         _tell("indices", ensure_indices(client, settings, tables))
     _tell("warehouse", ensure_tables(settings, tables))

@@ -70,6 +70,30 @@ def test_whoever_stages_for_the_warehouse_names_the_role_that_copies(tmp_path: P
     assert load(tmp_path, f'{stages}[warehouse]\niam_role = "{role}"\n').copy_role == role
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_USERNAME": "u"},
+            "KAFKA_SASL_PASSWORD are required",
+        ),
+        ({"KAFKA_SASL_PASSWORD": "s3cret"}, "need KAFKA_SECURITY_PROTOCOL=SASL_SSL"),
+        ({"KAFKA_CA": "ca.pem"}, "need KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_KEY": "s3cret"}, "come together"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"},
+            "environment: KAFKA_SECURITY_PROTOCOL input should be",
+        ),
+    ],
+)
+def test_what_speaks_to_kafka_half_or_in_the_clear_is_refused(
+    tmp_path: Path, variables: dict[str, str], said: str
+) -> None:
+    found = problems(tmp_path, **variables)
+    assert said in found
+    assert "s3cret" not in found
+
+
 def test_a_wrong_scheme_is_named_without_the_url(tmp_path: Path) -> None:
     found = problems(tmp_path, REDIS_URL="http://:s3cret@127.0.0.1")
     assert found == "environment: REDIS_URL must start with redis:// or rediss://"
