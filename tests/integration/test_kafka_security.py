@@ -31,7 +31,7 @@ from pipeline.settings import Deployment
 pytestmark = pytest.mark.integration
 
 DEPLOYMENT = Deployment.model_validate({"name": "secured", "replication_factor": 1, "min_insync_replicas": 1})
-PASSWORD = "correct horse"  # noqa: S105  of a broker that lives for one test
+PASSWORD = "correct horse"
 LISTENER = f"""
 listener.security.protocol.map=PLAINTEXT:SASL_SSL,CONTROLLER:PLAINTEXT
 listener.name.plaintext.sasl.enabled.mechanisms=PLAIN
@@ -142,7 +142,7 @@ def test_who_is_not_what_it_says_gets_nothing(topics: Broker, wrong: str, tmp_pa
     # Mutant: a context with check_hostname and verify_mode off (authority).
     server_context(tmp_path)
     security = {
-        "password": replace(topics.security, password="wrong"),  # noqa: S106
+        "password": replace(topics.security, password="wrong"),
         "authority": replace(topics.security, ca=str(tmp_path / "ca.pem")),
         "clear": PLAINTEXT,
     }[wrong]
