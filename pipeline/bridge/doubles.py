@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -25,7 +26,9 @@ _POINTS = 1000
 
 
 class _Head(msgspec.Struct, gc=False):
+    e: Literal[1]
     op: str
+    merchant: str
     src: str
     gen: int
     tick: int
@@ -63,7 +66,7 @@ class Doubles:
 
     def without(self, records: Sequence[Record]) -> Sequence[Record]:
         """The next records, without those read before."""
-        fresh = [record for record in records if self._is_fresh(record.value)]
+        fresh = [record for record in records if self._is_fresh(record.key, record.value)]
         self.dropped += len(records) - len(fresh)
         self._offsets.append(records[-1].offset + 1)
         self._states.append(dict(self._seen))
@@ -93,15 +96,15 @@ class Doubles:
         first = bisect_right(self._offsets, committed) - 1
         del self._offsets[:first], self._states[:first]
 
-    def _is_fresh(self, value: bytes | None) -> bool:
-        if value is None:
+    def _is_fresh(self, key: bytes | None, value: bytes | None) -> bool:
+        if value is None or key is None:
             return True
         try:
             head = _head.decode(value)
         except msgspec.DecodeError:
             return True
-        if head.op not in _CHANGES:
-            return True
+        if head.op not in _CHANGES or head.merchant.encode() != key:
+            return True  # whatever else it is, no relay has published it: it is for the lanes to judge
         position = (head.gen, head.tick, head.ev, head.sub)
         last = self._seen.get(head.src)
         if last is not None and position <= last:
