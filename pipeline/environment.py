@@ -89,6 +89,11 @@ def read(variables: Mapping[str, str], sources: Sequence[str]) -> tuple[Environm
     return (None, problems) if problems else (environment, [])
 
 
+def postgres_url_problem(url: str) -> str:
+    """What is wrong with the URL of a PostgreSQL database, without any of it; empty when nothing is."""
+    return _url_problem(url, _SCHEMES["CONTROL_DATABASE_URL"])
+
+
 def sentence(message: str) -> str:
     """A validator's message as the end of a sentence."""
     return message[:1].lower() + message[1:]

@@ -23,7 +23,7 @@ from pipeline.environment import read as read_environment
 from pipeline.errors import ConfigurationError
 from pipeline.toml_lines import line_of
 
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _T = TypeVar("_T")
@@ -31,7 +31,7 @@ STAGE = "tasks.warehouse:stage"  # the handler of the warehouse consumer
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise ValueError(
             "must start with a lower-case letter and have only lower-case letters, digits and _ (≤ 31)"
         )
@@ -46,9 +46,8 @@ def _duration(text: str) -> str:
 
 def seconds(duration: str) -> float:
     """The length of a duration such as ``"5s"`` in seconds."""
-    match = _DURATION.fullmatch(duration)
-    if match is None:
-        raise ValueError(f"not a duration: {duration!r}")
+    match = _DURATION.fullmatch(_duration(duration))
+    assert match is not None  # `_duration` has raised otherwise
     return float(match[1]) * _SECONDS[match[2]]
 
 
@@ -282,6 +281,11 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     return Settings(path=path, configuration=configuration, environment=found)
 
 
+def source_url_of(name: str) -> str | None:
+    """The URL of a source before there is a ``pipeline.toml``: from the process environment, or ``.env``."""
+    return _process_environment(Path.cwd()).get(f"{name.upper()}_DATABASE_URL")
+
+
 def _process_environment(directory: Path) -> dict[str, str]:
     file = {name: value for name, value in dotenv_values(directory / ".env").items() if value is not None}
     for name, value in file.items():
@@ -304,7 +308,7 @@ def _configuration(path: Path) -> tuple[Configuration | None, list[str], list[st
     except tomllib.TOMLDecodeError as error:
         return None, [], [f"{path}: {error}"]
     named = data.get("sources")
-    sources = [name for name in named if _NAME.fullmatch(name)] if isinstance(named, dict) else []
+    sources = [name for name in named if NAME.fullmatch(name)] if isinstance(named, dict) else []
     try:
         return Configuration.model_validate(data), sources, []
     except ValidationError as error:

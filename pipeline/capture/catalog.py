@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from psycopg import sql
+from dataclasses import dataclass, replace
 
 from pipeline import settings
-from pipeline.capture import attributes, parents
+from pipeline.capture import attributes, parents, pgq
 from pipeline.capture.session import Connection
 from pipeline.domain.table import Table
 from pipeline.errors import ConfigurationError
@@ -21,8 +19,30 @@ _RELATIONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the catalog says to a configuration: the tables there are, what stands against the source and against each."""
+
+    tables: dict[str, Table]
+    problems: list[str]
+    reasons: dict[str, list[str]]
+
+
 def read(connection: Connection, name: str, source: settings.Source) -> list[Table]:
     """The tables of source `name`, ordered by name; ConfigurationError lists whatever stands against capturing them."""
+    examined = examine(connection, name, source)
+    problems = examined.problems + [
+        f"source {name}, table {table}: {reason}"
+        for table, reasons in examined.reasons.items()
+        for reason in reasons
+    ]
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    return list(examined.tables.values())
+
+
+def examine(connection: Connection, name: str, source: settings.Source) -> Examined:
+    """As `read`, but without judging."""
     problems = _source_problems(connection) + _role_problems(connection, source)
     found: dict[str, Table] = {}
     reasons: dict[str, list[str]] = {}
@@ -38,32 +58,25 @@ def read(connection: Connection, name: str, source: settings.Source) -> list[Tab
             reasons[table] += more or (
                 [*parents.problems(connection, found[table], parent)] if parent else []
             )
-    problems += [f"source {name}, table {table}: {reason}" for table in reasons for reason in reasons[table]]
-    if problems:
-        raise ConfigurationError(tuple(problems))
-    return list(found.values())
+    return Examined(found, problems, reasons)
 
 
 def _source_problems(connection: Connection) -> list[str]:
     row = connection.execute(
-        "SELECT to_regclass('pgq.queue') IS NOT NULL, to_regrole('pgq_admin'), to_regrole('pgq_admin') IS NOT NULL"
-        " AND pg_has_role('pgq_admin', 'USAGE'), pg_has_role('pg_read_all_stats', 'USAGE'), current_database(),"
+        "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), current_database(),"
         " current_user, has_database_privilege(current_database(), 'CREATE'), current_setting('server_encoding'),"
         " current_setting('server_version_num')::integer"
     ).fetchone()
     assert row is not None  # a SELECT without FROM yields one row
-    pgq, admin, has_admin, has_stats, database, user, creates, encoding, version = row
+    has_stats, database, user, creates, encoding, version = row
     checks = {
-        "has no PgQ; as a superuser, install the package postgresql-NN-pgq3 and run: CREATE EXTENSION pgq": not pgq,
-        f"role {user} may not administer queues; run: GRANT pgq_admin TO {user}": pgq
-        and admin
-        and not has_admin,
         f"role {user} may not see other sessions' snapshots; run: GRANT pg_monitor TO {user}": not has_stats,
         f"role {user} may not create a schema; run: GRANT CREATE ON DATABASE {database} TO {user}": not creates,
         f"has encoding {encoding}; only UTF8 can be captured": encoding != "UTF8",
         f"is PostgreSQL {version // 10000}; 14 or newer is needed": version < 140000,
     }
-    return [f"database {database} {problem}" for problem, applies in checks.items() if applies]
+    found = pgq.problems(connection, user) + [problem for problem, applies in checks.items() if applies]
+    return [f"database {database} {problem}" for problem in found]
 
 
 def _role_problems(connection: Connection, source: settings.Source) -> list[str]:
@@ -165,15 +178,3 @@ def _disturbers(connection: Connection, oid: int) -> list[str]:
     return [f'row trigger "{name}" fires AFTER changes' for (name,) in triggers] + [
         f'foreign key "{name}" changes other rows of the same table on update' for (name,) in cascades
     ]
-
-
-def queue_problems(connection: Connection, sequence: str) -> list[str]:
-    """What is wrong with the queue's event sequence: ev_ids order a row's changes only without a cache."""
-    row = connection.execute(
-        sql.SQL("SELECT seqcache FROM pg_sequence WHERE seqrelid = to_regclass({})").format(
-            sql.Literal(sequence)
-        )
-    ).fetchone()
-    if row is not None and row[0] == 1:
-        return []
-    return [f"sequence {sequence} hands out numbers in blocks; run: ALTER SEQUENCE {sequence} CACHE 1"]

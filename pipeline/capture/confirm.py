@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from psycopg import sql
-
 from pipeline import settings
-from pipeline.capture import install
+from pipeline.capture import install, installed, schema
 from pipeline.capture.identity import Identity, read_identity, server_of
 from pipeline.capture.lineage import establish, raise_generation
 from pipeline.capture.progress import Progress
-from pipeline.capture.queue import QUEUE, acquire
+from pipeline.capture.queue import acquire, queue_names
+from pipeline.capture.script import Script
 from pipeline.capture.session import Connection, session
 from pipeline.control import actions, snapshots, sources
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import PermanentError
-
-_LOCK_TIMEOUT = "10s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +88,11 @@ def _accept(
 
 def _drop_queue(connection: Connection) -> None:
     """A queue knows its own server's transaction ids, and those of its origin mean nothing here. Settings stay."""
+    script = Script(connection)
     with connection.transaction():
-        connection.execute("SELECT set_config('lock_timeout', %s, true)", (_LOCK_TIMEOUT,))
-        for schema, table, trigger in connection.execute(_TRIGGERS).fetchall():
-            connection.execute(
-                sql.SQL("DROP TRIGGER {} ON {}").format(
-                    sql.Identifier(trigger), sql.Identifier(schema, table)
-                )
-            )
-        connection.execute(
-            "SELECT pgq.drop_queue(queue_name, true) FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
-        )
-
-
-# Partitions' triggers go with those of their roots.
-_TRIGGERS = """
-SELECT n.nspname, c.relname, t.tgname
-FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_proc p ON p.oid = t.tgfoid
-WHERE p.pronamespace = 'cdc'::regnamespace AND t.tgparentid = 0
-"""
+        script.limit_waiting()
+        triggers = installed.triggers(connection)
+        script.lock([], [trigger.identifier for trigger in triggers])
+        script.run(trigger.removal() for trigger in triggers)
+        if queue_names(connection) is not None:
+            script.run(schema.drop_queue())

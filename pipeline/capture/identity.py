@@ -17,6 +17,9 @@ from pipeline.control import sources
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import ConfigurationError, PermanentError
 
+SCHEMA_VERSION = 2
+"""The version of what an install leaves in a source; 1 knew no version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -42,6 +45,16 @@ def read_identity(connection: Connection) -> Identity | None:
         return None
     stored = connection.execute(_STORED if row[1] else _STORED_BEFORE_TIMELINES).fetchone()
     return None if stored is None else Identity(*stored)
+
+
+def schema_version(connection: Connection) -> int | None:
+    """The version that is installed in the source; None when there is none."""
+    if read_identity(connection) is None:
+        return None
+    row = connection.execute(
+        "SELECT coalesce((to_jsonb(i)->>'version')::integer, 1) FROM cdc.identity i"
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 _STORED_BEFORE_TIMELINES = (

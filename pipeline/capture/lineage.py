@@ -16,7 +16,14 @@ from dataclasses import replace
 
 import structlog
 
-from pipeline.capture.identity import Identity, Server, read_identity, server_of
+from pipeline.capture.identity import (
+    SCHEMA_VERSION,
+    Identity,
+    Server,
+    read_identity,
+    schema_version,
+    server_of,
+)
 from pipeline.capture.progress import Progress, holds
 from pipeline.capture.session import Connection
 from pipeline.control import snapshots, sources
@@ -106,6 +113,12 @@ def _original(connection: Connection, name: str, server: Server) -> Identity:
         )
     if (stored.system, stored.database) != (server.system, server.database):
         raise _unconfirmed(name, f"this database is a copy of source {name}, not source {name} itself")
+    version = schema_version(connection)
+    if version != SCHEMA_VERSION:
+        raise PermanentError(
+            f"source {name} has version {version} of capture's schema, this release needs {SCHEMA_VERSION}",
+            hint=f"run with the newer of both releases: pipeline capture install {name}",
+        )
     return stored
 
 

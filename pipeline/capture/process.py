@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,6 +27,7 @@ from pipeline.capture.topics import check_topics, topics_of
 from pipeline.capture.watch import Bounds, Metrics, Watch
 from pipeline.control import tables
 from pipeline.control.database import ControlDatabase
+from pipeline.domain.table import Table
 from pipeline.errors import ConfigurationError, PermanentError, TransientError
 from pipeline.kafka_security import KafkaSecurity
 
@@ -71,9 +72,11 @@ class Capture:
             watch.look_closely(queue)
             self._require_topics()
             identity = self._identity(connection)
+            known = self._tables()
+            lint = partial(watch.lint, queue, [table.name for table in known])
             publisher = self._publisher()
             try:
-                self._relay(self._ready(queue, publisher, watch, identity))
+                self._relay(self._ready(queue, publisher, watch, identity, known), lint)
             finally:
                 publisher.close()
 
@@ -117,12 +120,17 @@ class Capture:
         )
         return Publisher(producer, {topic.topic: topic.partitions for topic in topics_of(self.deployment)})
 
-    def _ready(self, queue: Queue, publisher: Publisher, watch: Watch, identity: Identity) -> Relay:
+    def _tables(self) -> list[Table]:
         known = [table for table in tables.load(self.database) if table.source == self.name]
         if not known:
             raise PermanentError(
                 f"no tables of {self.name} are known", hint=f"run: pipeline capture install {self.name}"
             )
+        return known
+
+    def _ready(
+        self, queue: Queue, publisher: Publisher, watch: Watch, identity: Identity, known: list[Table]
+    ) -> Relay:
         deployment, envelopes, stopping = self.deployment, Envelopes(self.name, known), self.stop.is_set
         datastream = deployment.datastream.topic
         snapshots = Snapshots(
@@ -150,11 +158,12 @@ class Capture:
             Clock(),
         )
 
-    def _relay(self, relay: Relay) -> None:
+    def _relay(self, relay: Relay, lint: Callable[[], None]) -> None:
         structlog.get_logger().info("relaying", source=self.name)
         pause = settings.seconds(self.source.poll_interval)
         # A poll's distance is kept under load too: ten events in one batch cost little more than one.
         while not self.stop.is_set():
+            lint()
             next_at = time.monotonic() + pause
             relay.run_once()
             self.stop.wait(max(0.0, next_at - time.monotonic()))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from pipeline.capture import disabling
 from pipeline.capture.insertion import QueueNames
 from pipeline.capture.session import Connection
 from pipeline.errors import PermanentError
@@ -233,6 +234,9 @@ ORDER BY ev_id, ev_type COLLATE "C"
 
 def queue_names(connection: Connection) -> QueueNames | None:
     """Where PgQ keeps our queue; None when there is none."""
+    made = connection.execute("SELECT to_regclass('pgq.queue') IS NOT NULL").fetchone()
+    if made is None or not made[0]:
+        return None
     row = connection.execute(
         "SELECT queue_id, queue_data_pfx, queue_event_seq FROM pgq.queue WHERE queue_name = %s", (QUEUE,)
     ).fetchone()
@@ -292,9 +296,11 @@ def lag(connection: Connection) -> Lag:
 
 
 def notices(connection: Connection) -> list[Notice]:
-    """What happened since the last snapshot that only a snapshot can mend, oldest first."""
+    """What happened since the last snapshot that only a snapshot can mend, oldest first; and that nothing is captured."""
     rows = connection.execute("SELECT table_name, reason, at FROM cdc.notices ORDER BY id")
-    return [Notice(*row) for row in rows]
+    since = disabling.read(connection)
+    off = [] if since is None else [Notice("every table", str(since), since.at)]
+    return [Notice(*row) for row in rows] + off
 
 
 def _one(connection: Connection, query: str, parameters: Any) -> Any:

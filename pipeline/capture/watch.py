@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import structlog
 
+from pipeline.capture.lint import lint
 from pipeline.capture.queue import Queue
 from pipeline.capture.rotation import rotation
 
+_LINT_EVERY = 24 * 3600.0
 _ROTATION_GRACE = 300.0  # seconds overdue before it is worth a word
 
 
@@ -27,6 +31,8 @@ class Metrics:
     rotation_overdue_seconds: float = 0.0
     rotation_blocked_by: str = ""
     alarms: str = ""
+    lint_refusals: int = 0
+    lint_warnings: int = 0
     generation: int = 0
     timeline: int = 0
     snapshot_rows: int = 0
@@ -49,6 +55,7 @@ class Watch:
         self._bounds = bounds
         self._metrics = metrics
         self._alarms: dict[str, str] = {}
+        self._lint_at = 0.0
 
     def look(self, queue: Queue) -> None:
         """Measure what changes by the second."""
@@ -68,6 +75,19 @@ class Watch:
         )
         late = state.overdue_seconds > _ROTATION_GRACE and bool(state.blocked_by)
         self._judge("rotation", late, f"the queue's tables cannot rotate because of {state.blocked_by}")
+
+    def lint(self, queue: Queue, tables: Sequence[str]) -> None:
+        """Once a day: what has happened to the captured tables, their triggers and rights, each finding in the log."""
+        now = time.monotonic()
+        if now < self._lint_at:
+            return
+        self._lint_at = now + _LINT_EVERY
+        findings = lint(queue.connection, tables)
+        for finding in findings:
+            if finding.level != "note":
+                structlog.get_logger().warning("lint", source=self._source, **asdict(finding))
+        self._metrics.lint_refusals = sum(finding.level == "refuse" for finding in findings)
+        self._metrics.lint_warnings = sum(finding.level == "warn" for finding in findings)
 
     def _judge(self, alarm: str, raised: bool, what: str) -> None:
         log = structlog.get_logger()

@@ -18,6 +18,7 @@ _COMMANDS = {
     "capture": "pipeline.cli.capture:capture",
     "check": "pipeline.cli.check:check",
     "demo": "pipeline.cli.demo:demo",
+    "init": "pipeline.cli.init:init",
     "migrate": "pipeline.cli.migrate:migrate",
     "rejected": "pipeline.cli.rejected:rejected",
     "status": "pipeline.cli.status:status",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import signal
 import sys
@@ -19,14 +20,18 @@ from rich.text import Text
 
 from pipeline import settings as configuration
 from pipeline.capture import confirm as confirming
+from pipeline.capture import disabling
 from pipeline.capture import install as installing
+from pipeline.capture import lint as linting
+from pipeline.capture import uninstall as uninstalling
 from pipeline.capture.process import Capture
 from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import PublishError
+from pipeline.capture.session import session
 from pipeline.capture.watch import Metrics
 from pipeline.control import snapshots, tables
 from pipeline.control.database import ControlDatabase, require_migrated
-from pipeline.errors import PermanentError
+from pipeline.errors import PermanentError, PipelineError
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.settings import Settings
 from pipeline.telemetry import Heartbeat, configure_logging
@@ -56,10 +61,17 @@ def install(source: str, dry_run: bool) -> None:
         actor=getpass.getuser(),
         dry_run=dry_run,
     )
+    _tell(source, done, dry_run)
+
+
+def _tell(source: str, done: installing.Installed, dry_run: bool) -> None:
     if dry_run:
         click.echo(";\n".join(done.statements) + ";")
         return
     click.echo(f"{source}: {len(done.tables)} tables captured, generation {done.generation}")
+    for finding in done.findings:
+        if finding.level != "note":
+            click.echo(str(finding), err=True)
     if done.advice:
         click.echo("PgQ's functions run with their caller's search_path; as their owner, run:", err=True)
         click.echo("\n".join(f"  {statement};" for statement in done.advice), err=True)
@@ -73,7 +85,7 @@ def uninstall(source: str, dry_run: bool, reason: str) -> None:
     """Take triggers, queue and schema cdc out of SOURCE; events not yet published are lost with them."""
     settings, database = _start()
     url = settings.source_url(source)
-    statements = installing.uninstall(
+    statements = uninstalling.uninstall(
         database, source, url, actor=getpass.getuser(), reason=reason, dry_run=dry_run
     )
     click.echo(";\n".join(statements) + ";" if dry_run else f"{source}: nothing of ours is left")
@@ -110,6 +122,63 @@ def confirm(source: str, dry_run: bool, reason: str) -> None:
         click.echo(f"{source}: {done.objection}; confirmed, it would get a new generation and a snapshot")
     else:
         click.echo(f"{source}: confirmed at generation {done.generation}, snapshot requested")
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def lint(source: str, as_json: bool) -> None:
+    """Say what would make capture of SOURCE lose or re-order changes, or break writes; with the SQL that mends it.
+
+    Exits with 1 when something is refused. The relay runs the same once a day and logs it.
+    """
+    settings = configuration.load()
+    tables = sorted(settings.source(source).tables)
+    with session(settings.source_url(source)) as connection:
+        findings = linting.lint(connection, tables)
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        click.echo("\n".join(map(str, findings)) or f"{source}: nothing to say about {len(tables)} tables")
+    sys.exit(1 if any(finding.level == "refuse" for finding in findings) else 0)
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--reason", required=True, help="Why; status and verify show it.")
+def disable(source: str, reason: str) -> None:
+    """Stop capturing SOURCE at once, for an emergency: the same as SELECT cdc.disable('reason') in the database.
+
+    It waits for no lock on any table. What is written from now on is not published: afterwards run
+    `pipeline capture enable` and take a snapshot.
+    """
+    settings = configuration.load()
+    since = disabling.disable(settings.source_url(source), source, reason)
+    click.echo(f"{source}: {since}")
+    try:
+        database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
+        disabling.recorded(database, source, getpass.getuser(), reason)
+    except PipelineError as error:
+        click.echo(f"not written to the record of actions: {error}", err=True)
+
+
+@capture.command()
+@click.argument("source")
+@click.option("--dry-run", is_flag=True, help="Print the SQL, roll everything back.")
+def enable(source: str, dry_run: bool) -> None:
+    """Capture SOURCE again after `disable`. Every table then needs a snapshot, and status says so until it is done."""
+    settings, database = _start()
+    done = installing.enable(
+        database,
+        source,
+        settings.source(source),
+        settings.source_url(source),
+        actor=getpass.getuser(),
+        dry_run=dry_run,
+    )
+    _tell(source, done, dry_run)
+    if not dry_run:
+        click.echo(f"run: pipeline capture snapshot {source}")
 
 
 @capture.command()

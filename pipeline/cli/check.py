@@ -12,6 +12,8 @@ import redis
 from rich.console import Console
 
 from pipeline import settings as configuration
+from pipeline.capture import disabling
+from pipeline.capture.session import session
 from pipeline.capture.topics import check_topics
 from pipeline.cli.migrate import tables_of
 from pipeline.control.database import ControlDatabase, require_migrated
@@ -84,7 +86,9 @@ def _control(settings: Settings) -> list[str]:
 def _source(settings: Settings, name: str, tables: list[Table]) -> list[str]:
     """Adds the source's tables to `tables`: what the sinks must hold is asked of the sources that answer, once."""
     tables += tables_of(settings, name)
-    return []
+    with session(settings.source_url(name)) as connection:
+        since = disabling.read(connection)
+    return [] if since is None else [f"{since}; to end this, run: pipeline capture enable {name}"]
 
 
 def _redis(url: str) -> list[str]:

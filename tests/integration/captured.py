@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from pipeline import settings
-from pipeline.capture import install
+from pipeline.capture import disabling, install, uninstall
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.install import Installed
 from pipeline.capture.queue import Batch, Queue
@@ -65,9 +65,17 @@ class Captured:
             self.tables = list(done.tables)
         return done
 
+    def enable(self, **merchants: str) -> Installed:
+        """Capture again after it was disabled."""
+        return install.enable(self.database, NAME, configured(**merchants), self.source.url, actor="test")
+
+    def disable(self, reason: str) -> disabling.Disabled:
+        """The emergency switch."""
+        return disabling.disable(self.source.url, NAME, reason)
+
     def uninstall(self, *, dry_run: bool = False) -> list[str]:
         """Take it out again."""
-        return install.uninstall(
+        return uninstall.uninstall(
             self.database, NAME, self.source.url, actor="test", reason="a test", dry_run=dry_run
         )
 

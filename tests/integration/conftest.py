@@ -37,8 +37,8 @@ def captured(capture_databases: tuple[SourceDatabase, str]) -> Iterator[Captured
     """An empty source and an empty control database; capture is not installed yet."""
     source, control_url = capture_databases
     with psycopg.connect(source.admin_url, autocommit=True) as session:
-        session.execute("select pgq.drop_queue(queue_name, true) from pgq.queue")
         session.execute("drop schema if exists cdc cascade; drop schema public cascade")
+        session.execute("select pgq.drop_queue(queue_name, true) from pgq.queue")
         session.execute("create schema public authorization app")
     database = ControlDatabase(control_url)
     with database.transaction() as connection:

@@ -1,10 +1,12 @@
 """Install and uninstall: repeatable, whole or not at all, and nothing is left behind."""
 
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import psycopg
 import pytest
 
+from devstack.process import wait_until
 from pipeline.capture import queue as queues
 from pipeline.capture.identity import read_identity
 from pipeline.capture.lineage import establish
@@ -15,19 +17,11 @@ from pipeline.control import sources, tables
 from pipeline.control.actions import recorded
 from pipeline.errors import ConfigurationError, PermanentError, TransientError
 from tests.integration.captured import NAME, Captured
+from tests.integration.dumps import dumped
 
 pytestmark = pytest.mark.integration
 
 TABLE = "(id bigint primary key, merchant_id bigint)"
-
-
-def dumped(captured: Captured) -> str:
-    """The schema as pg_dump writes it, but for the token it draws each time."""
-    dump = ["pg_dump", "--schema-only", "--dbname", captured.source.admin_url]
-    text = subprocess.run(dump, check=True, capture_output=True, text=True).stdout
-    return "\n".join(
-        line for line in text.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
-    )
 
 
 def generation(captured: Captured) -> int:
@@ -127,7 +121,7 @@ def test_a_copy_of_a_source_does_not_publish_as_the_original(captured: Captured)
 def test_whoever_holds_a_lock_is_named_and_nothing_is_half_done(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.capture.install._LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("pipeline.capture.script._PATIENCE", 0.0)
     captured.run(f"create table t {TABLE}")
     before = dumped(captured)
     with captured.writer() as writer, writer.transaction():
@@ -185,3 +179,102 @@ def _uuid(captured: Captured) -> str:
         identity = read_identity(connection)
     assert identity is not None
     return identity.uuid
+
+
+# What the first release left in a source: no version, other triggers, no table of what is captured.
+VERSION_1 = """
+create schema cdc;
+create table cdc.identity (one boolean primary key default true check (one), source text not null, uuid uuid not null,
+  system_identifier bigint not null, database_oid bigint not null, generation integer not null,
+  installed_at timestamptz not null);
+create table cdc.marks (ev_id bigint primary key, generation integer not null,
+  txid bigint not null default txid_current(), at timestamptz not null default now());
+create table cdc.notices (id bigint generated always as identity primary key, table_name text not null,
+  reason text not null, at timestamptz not null default now(), txid bigint not null default txid_current());
+create function cdc.old_t() returns trigger language plpgsql security definer as $$ begin
+  insert into pgq.event_%(queue)s_0 (ev_id, ev_time, ev_type, ev_data, ev_extra1, ev_extra3, ev_extra4)
+    values (nextval('%(sequence)s'), now(), 'c', row_to_json(new), 'public.t', new.merchant_id, '{"id":' || new.id || '}');
+  return null; end $$;
+create trigger "!cdc" after insert or update or delete on public.t for each row execute function cdc.old_t();
+insert into cdc.identity select true, 'shop', gen_random_uuid(), system_identifier, oid, 3, now()
+  from pg_control_system(), pg_database where datname = current_database();
+"""
+
+
+def as_the_first_release_left_it(captured: Captured) -> None:
+    with session(captured.source.url) as connection:
+        connection.execute("select pgq.create_queue('cdc'), pgq.register_consumer('cdc', 'relay')")
+        connection.execute(
+            "select pgq.set_queue_config('cdc', name, '0') from unnest(array['ticker_max_lag', 'ticker_idle_period']) name"
+        )
+        names = queues.queue_names(connection)
+        assert names is not None
+        connection.execute((VERSION_1 % {"queue": names.id, "sequence": names.sequence}).encode())
+
+
+def test_an_earlier_install_is_brought_up_to_date_in_place(captured: Captured) -> None:
+    # Mutant: columns that are only in CREATE TABLE IF NOT EXISTS are missing after an upgrade.
+    captured.run(f"create table t {TABLE}")
+    as_the_first_release_left_it(captured)
+    captured.run("insert into t values (1, 6)")
+    with session(captured.source.url) as connection:
+        with pytest.raises(PermanentError, match="version 1 of capture's schema"):
+            establish(connection, captured.database, NAME, None)
+        captured.install(t="merchant_id")
+        assert establish(connection, captured.database, NAME, None).generation == 3
+    captured.run("insert into t values (2, 6)")
+    assert [event.key for event in captured.drain()] == [{"id": 1}, {"id": 2}]
+    upgraded = relations_of_cdc(captured)
+    captured.uninstall()
+    captured.install(t="merchant_id")
+    assert relations_of_cdc(captured) == upgraded
+
+
+def relations_of_cdc(captured: Captured) -> list[tuple[str, ...]]:
+    with session(captured.source.url) as connection:
+        return connection.execute(
+            "select attrelid::regclass::text, attname, format_type(atttypid, null), attnotnull from pg_attribute"
+            " join pg_class c on c.oid = attrelid where relnamespace = 'cdc'::regnamespace and relkind = 'r' and attnum > 0 order by 1, attnum"
+        ).fetchall()
+
+
+def test_a_newer_releases_install_is_left_alone(captured: Captured) -> None:
+    captured.run(f"create table t {TABLE}")
+    captured.install(t="merchant_id")
+    with session(captured.source.url) as connection:
+        connection.execute("update cdc.identity set version = 99")
+    with pytest.raises(PermanentError, match="newer release"):
+        captured.install(t="merchant_id")
+
+
+def test_an_application_is_never_the_victim_of_an_install(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Mutant: locks taken one after the other with a long lock_timeout make a cycle in which PostgreSQL ends the writer.
+    monkeypatch.setattr("pipeline.capture.script._PATIENCE", 20.0)
+    captured.run(f"create table a {TABLE}", f"create table b {TABLE}")
+    wrote = Event()
+
+    def write() -> None:
+        with captured.writer() as writer, writer.transaction():
+            writer.execute("insert into b values (1, 6)")
+            wrote.set()
+            assert wait_until(lambda: waits_for_a_lock(captured), 10)
+            writer.execute("insert into a values (1, 6)")
+
+    with ThreadPoolExecutor() as threads:
+        writing = threads.submit(write)
+        assert wrote.wait(10)
+        captured.install(a="merchant_id", b="merchant_id")
+        writing.result()
+    captured.run("insert into a values (2, 6)")
+    assert [event.key for event in captured.drain()] == [{"id": 2}]
+
+
+def waits_for_a_lock(captured: Captured) -> bool:
+    with psycopg.connect(captured.source.admin_url) as admin:
+        row = admin.execute(
+            "select exists (select from pg_locks where not granted and relation is not null"
+            " and database = (select oid from pg_database where datname = current_database()))"
+        ).fetchone()
+    return row is not None and bool(row[0])

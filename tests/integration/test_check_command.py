@@ -1,5 +1,6 @@
 """Bad input and services that are away: every problem at once, a line each, no secrets, no traceback."""
 
+import json
 import os
 import subprocess
 import sys
@@ -199,17 +200,35 @@ def test_tables_that_cannot_be_captured_are_refused_by_check_and_install(
         assert session.execute("SELECT to_regnamespace('cdc')").fetchone() == (None,)
 
 
-def test_a_source_without_pgq_is_refused_by_check_and_install(
+def test_a_source_without_pgq_is_fine_and_gets_it(
     run: Run, source: SourceDatabase, here: dict[str, str]
 ) -> None:
     with psycopg.connect(source.admin_url) as session:
         session.execute("DROP EXTENSION pgq CASCADE")
-    code, output = run("check", changed=here)
-    assert code == 1
-    assert any("CREATE EXTENSION pgq" in problem for problem in section(output, "source shard0"))
+    _, output = run("check", changed=here)
+    assert section(output, "source shard0") == ["✓"]
     code, output = run("capture", "install", "shard0", changed=here)
-    assert code == 1
-    assert "CREATE EXTENSION pgq" in output
+    assert (code, output) == (0, "shard0: 1 tables captured, generation 1\n")
+
+
+def test_the_switch_works_without_the_control_database_and_check_and_status_tell(
+    run: Run, source: SourceDatabase, here: dict[str, str]
+) -> None:
+    # Mutant: `check` that only asks whether the tables could be captured.
+    assert run("capture", "install", "shard0", changed=here)[0] == 0
+    away = {**here, "CONTROL_DATABASE_URL": AWAY["CONTROL_DATABASE_URL"]}
+    code, output = run("capture", "disable", "shard0", "--reason", "a drill", changed=away)
+    assert code == 0
+    assert "not written to the record of actions" in output
+    _, *problems = section(run("check", changed=here)[1], "source shard0")
+    assert "a drill" in problems[0] and "pipeline capture enable shard0" in problems[0]
+    assert run("capture", "lint", "shard0", changed=here)[0] == 1
+    assert "every table: capture is disabled since" in run("status", changed=here)[1]
+    assert run("capture", "install", "shard0", changed=here)[0] == 1
+    assert run("capture", "enable", "shard0", changed=here)[0] == 0
+    assert section(run("check", changed=here)[1], "source shard0") == ["✓"]
+    code, output = run("capture", "lint", "shard0", "--json", changed=here)
+    assert (code, [finding["level"] for finding in json.loads(output)]) == (0, ["note"])
 
 
 def test_a_source_that_refuses_the_password(run: Run, here: dict[str, str]) -> None:
