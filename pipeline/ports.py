@@ -41,7 +41,11 @@ class Polled:
 
 
 class RecordSource(Protocol):
-    """The partitions of one topic that this member of the consumer's group holds."""
+    """The partitions of a consumer's topics that this member of its group holds.
+
+    Its topics have equally many partitions, n, and are numbered through: 0 to n - 1 are those of changes, n to 2n - 1
+    those of the rows that snapshots read.
+    """
 
     def poll(self, timeout: float) -> Polled:
         """Records of partitions that are not paused; waits up to `timeout` seconds for the first."""

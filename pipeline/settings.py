@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _T = TypeVar("_T")
-STAGE = "tasks.warehouse:stage"  # the handler of the warehouse consumer
+INDEX, STAGE = "tasks.search:index", "tasks.warehouse:stage"  # the handlers of our own consumers
 
 
 def _name(text: str) -> str:
@@ -142,6 +142,8 @@ class Consumer(_Section):
     """
 
     handler: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    topic: Literal["datastream", "eventstream"] = "datastream"
+    snapshot: bool | None = None
     group: Annotated[int, Field(ge=1, le=10_000)] = 1
     turn_events: Annotated[int, Field(ge=1, le=100_000)] = 1000
     turn_bytes: Annotated[int, Field(ge=1024)] = 8 * 1024 * 1024
@@ -150,6 +152,17 @@ class Consumer(_Section):
     lease: Duration = "10s"
     lane_bytes: Annotated[int, Field(ge=1024 * 1024)] = 16 * 1024 * 1024
     start: Literal["earliest", "latest"] = "earliest"
+
+    @model_validator(mode="after")
+    def _snapshots_of_changes(self) -> Consumer:
+        if self.topic == "eventstream" and self.snapshot:
+            raise ValueError("snapshots are of rows, and eventstream has none: leave out snapshot")
+        return self
+
+    @property
+    def takes_snapshots(self) -> bool:
+        """True when it gets the rows that snapshots read: by default our own sinks alone."""
+        return self.handler in (INDEX, STAGE) if self.snapshot is None else self.snapshot
 
 
 class Search(_Section):
@@ -230,6 +243,13 @@ class Settings(BaseModel):
     def snapshots(self) -> Topic:
         """The topic of rows read by snapshots."""
         return self.configuration.deployment.snapshots
+
+    def topics_of(self, consumer: str) -> tuple[Topic, ...]:
+        """What a consumer reads: changes or domain events, and behind them the rows of snapshots if it takes any."""
+        configured = self.consumer(consumer)
+        if configured.topic == "eventstream":
+            return (self.configuration.deployment.eventstream,)
+        return (self.datastream, self.snapshots) if configured.takes_snapshots else (self.datastream,)
 
     @property
     def warehouse_schema(self) -> str:

@@ -17,7 +17,7 @@ from pipeline.control import sources
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import ConfigurationError, PermanentError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The version of what an install leaves in a source; 1 knew no version."""
 
 

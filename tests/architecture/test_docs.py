@@ -165,7 +165,7 @@ def _type(field: FieldInfo) -> str:
         return "duration"
     if "_name" in validators:
         return "name"
-    if field.annotation is bool:
+    if field.annotation in (bool, bool | None):
         return "true or false"
     if get_origin(field.annotation) is tuple:
         return "list of text"

@@ -42,6 +42,6 @@ def captured(capture_databases: tuple[SourceDatabase, str]) -> Iterator[Captured
         session.execute("create schema public authorization app")
     database = ControlDatabase(control_url)
     with database.transaction() as connection:
-        connection.execute("truncate sources, tables, snapshots, actions")
+        connection.execute("truncate sources, tables, snapshots, actions, sweeps, placements cascade")
     yield Captured(source, database)
     database.close()
