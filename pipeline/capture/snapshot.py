@@ -77,7 +77,6 @@ class Snapshots:
         self._look_at = 0.0
         self._finished_tick = -1
         self._work: Iterator[bool] | None = None
-        self._published = 0
         self.rows_published = 0
 
     def step(self, last: Batch | None) -> bool:
@@ -101,16 +100,15 @@ class Snapshots:
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
-            request = requests.open_request(self._database, self._source)
-            if request is not None:
-                yield from self._carry_out(request)
+            for request in requests.open_requests(self._database, self._source)[:1]:
+                yield from self._carry_out(request.id)
 
     def _carry_out(self, request: int) -> Iterator[bool]:
         """All tables, one after the other; yields True after each chunk, False while it waits."""
         connection = self._queue.connection
-        self._published = 0
         try:
-            requests.start(self._database, request, sum(rows.estimate(connection, t) for t in self._tables))
+            estimates = {table.name: rows.estimate(connection, table) for table in self._tables}
+            requests.begin(self._database, request, self._queue.generation(), estimates)
             for table in self._tables:
                 answered = rows.notice_ids(connection, table)
                 yield from self._table(request, table)
@@ -137,15 +135,17 @@ class Snapshots:
                 continue
             self._publish(table, read)
             passes("snapshot.chunk")
-            requests.progress(self._database, request, self._published, table.name)
+            count = len(read.chunk.rows)
+            requests.advance(self._database, request, table.name, read.mark.ev, read.chunk.position, count)
             yield True
             if read.chunk.final:
+                requests.table_done(self._database, request, table.name)
                 return
             after = read.chunk.position
 
     def _wait_for_mark(self, request: int) -> Iterator[bool]:
         blocker = rows.oldest_writer(self._queue.connection)
-        requests.progress(self._database, request, self._published, f"waits for {blocker} to end")
+        requests.note(self._database, request, f"waits for {blocker} to end")
         until = time.monotonic() + _MARK_EVERY
         while time.monotonic() < until:
             yield False
@@ -158,5 +158,4 @@ class Snapshots:
             if self._publisher.full:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
         self._publisher.settle(self._stopping)
-        self._published += len(read.chunk.rows)
         self.rows_published += len(read.chunk.rows)

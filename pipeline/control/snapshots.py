@@ -1,10 +1,16 @@
-"""Snapshot requests: the CLI writes one, the relay of that source carries it out and reports here."""
+"""Snapshot requests: whoever needs rows again writes one, the relay of that source carries them out in their order.
+
+How far each table is lies here as well, so a killed relay's successor goes on where Kafka has acknowledged the rows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from psycopg import sql
 
 from pipeline.control.database import ControlDatabase
 
@@ -13,14 +19,23 @@ Status = Literal["requested", "running", "done", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One snapshot of all captured tables of a source, and how far it is."""
+    """One snapshot of a source, of one of its tables or of all, of one merchant's rows or of all, and how far it is.
+
+    ``replaces`` is the source that the merchant has moved away from. ``generation`` is the source's when it began.
+    """
 
     id: int
     source: str
+    table: str | None
+    merchant: str | None
+    replaces: str | None
     status: Status
+    paused: bool
+    generation: int | None
     rows_estimated: int
     rows_published: int
     detail: str
+    requested_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
@@ -30,69 +45,157 @@ class Snapshot:
         return self.status in ("done", "failed")
 
 
-def request(database: ControlDatabase, source: str) -> int:
-    """Ask for a snapshot; the id of the new request, or of the one that is already open."""
+_SELECT = sql.SQL(
+    "SELECT id, source, table_name, merchant, replaces, status, paused, generation, rows_estimated, rows_published,"
+    " detail, requested_at, started_at, finished_at FROM snapshots WHERE "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TableState:
+    """How far a snapshot is in one table: rows up to the key ``position`` are acknowledged by Kafka.
+
+    ``first_ev`` is the ev_id of its first chunk's mark, None before that chunk is acknowledged.
+    """
+
+    table: str
+    first_ev: int | None
+    position: tuple[str, ...] | None
+    rows_estimated: int
+    rows_published: int
+    done: bool
+
+
+def request(
+    database: ControlDatabase,
+    source: str,
+    *,
+    table: str | None = None,
+    merchant: str | None = None,
+    replaces: str | None = None,
+) -> int:
+    """Ask for a snapshot; the id of the new request, or of an identical one that has not begun.
+
+    One that has begun may have passed the rows this one is for, so it is never joined.
+    """
+    asked = (source, table, merchant, replaces)
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO snapshots (source) VALUES (%s)"
-            " ON CONFLICT (source) WHERE status IN ('requested', 'running') DO NOTHING",
-            (source,),
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('snapshots'), hashtext(%s))", (source,))
+        row = (
+            connection.execute(
+                "SELECT id FROM snapshots WHERE (source, table_name, merchant, replaces)"
+                " IS NOT DISTINCT FROM (%s, %s, %s, %s) AND status = 'requested' ORDER BY id LIMIT 1",
+                asked,
+            ).fetchone()
+            or connection.execute(_REQUEST, {"source": source, "asked": list(asked)}).fetchone()
         )
-        row = connection.execute(
-            "SELECT id FROM snapshots WHERE source = %s ORDER BY id DESC LIMIT 1", (source,)
-        ).fetchone()
-    assert row is not None  # inserted above, or in the way of the insert
+    assert row is not None  # found, or inserted
     return int(row[0])
+
+
+# A request made while its source's snapshots are paused is paused with them.
+_REQUEST = """
+INSERT INTO snapshots (source, table_name, merchant, replaces, paused)
+SELECT asked[1], asked[2], asked[3], asked[4],
+       EXISTS (SELECT FROM snapshots WHERE source = %(source)s AND paused AND status IN ('requested', 'running'))
+FROM (SELECT %(asked)s::text[] AS asked) given RETURNING id
+"""
 
 
 def load(database: ControlDatabase, id: int) -> Snapshot | None:
     """One request."""
-    with database.transaction() as connection:
-        row = connection.execute(
-            "SELECT id, source, status, rows_estimated, rows_published, detail, started_at, finished_at"
-            " FROM snapshots WHERE id = %s",
-            (id,),
-        ).fetchone()
-    return None if row is None else Snapshot(*row)
+    return next(iter(_read(database, sql.SQL("id = %s"), id)), None)
 
 
 def newest(database: ControlDatabase, source: str) -> Snapshot | None:
     """The newest request of a source; None when there never was one."""
+    return next(iter(_read(database, sql.SQL("source = %s ORDER BY id DESC LIMIT 1"), source)), None)
+
+
+def open_requests(database: ControlDatabase, source: str) -> list[Snapshot]:
+    """Those that wait for this source's relay, are in work, or were left behind by a killed one; the oldest first."""
+    return _read(database, sql.SQL("source = %s AND status IN ('requested', 'running') ORDER BY id"), source)
+
+
+def _read(database: ControlDatabase, which: sql.SQL, value: object) -> list[Snapshot]:
+    with database.transaction() as connection:
+        rows = connection.execute(_SELECT + which, (value,))
+        return [Snapshot(*row) for row in rows]
+
+
+def tables(database: ControlDatabase, id: int) -> list[TableState]:
+    """How far a snapshot is, table by table; empty before it has begun."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT table_name, first_ev, position, rows_estimated, rows_published, done FROM snapshot_tables"
+            " WHERE snapshot = %s ORDER BY table_name",
+            (id,),
+        ).fetchall()
+    return [TableState(name, ev, tuple(at) if at else None, *rest) for name, ev, at, *rest in rows]
+
+
+def ever_finished(database: ControlDatabase, source: str, table: str) -> bool:
+    """True when all rows of a table were ever read to the end: the sinks may hold rows of it that no event told of."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT id, source, status, rows_estimated, rows_published, detail, started_at, finished_at"
-            " FROM snapshots WHERE source = %s ORDER BY id DESC LIMIT 1",
-            (source,),
+            "SELECT EXISTS (SELECT FROM snapshot_tables t JOIN snapshots s ON s.id = t.snapshot"
+            " WHERE s.source = %s AND t.table_name = %s AND t.done AND s.merchant IS NULL)",
+            (source, table),
         ).fetchone()
-    return None if row is None else Snapshot(*row)
+    return row is not None and bool(row[0])
 
 
-def open_request(database: ControlDatabase, source: str) -> int | None:
-    """The request that waits for this source's relay, or that a killed relay left behind."""
+def begin(database: ControlDatabase, id: int, generation: int, estimates: Mapping[str, int]) -> None:
+    """It begins, or begins again from the first row, under this generation; `estimates`: rows per table."""
     with database.transaction() as connection:
-        row = connection.execute(
-            "SELECT id FROM snapshots WHERE source = %s AND status IN ('requested', 'running')", (source,)
-        ).fetchone()
-    return None if row is None else int(row[0])
-
-
-def start(database: ControlDatabase, id: int, rows_estimated: int) -> None:
-    """It begins, or begins again."""
-    with database.transaction() as connection:
+        connection.execute("DELETE FROM snapshot_tables WHERE snapshot = %s", (id,))
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO snapshot_tables (snapshot, table_name, rows_estimated) VALUES (%s, %s, %s)",
+                [(id, table, rows) for table, rows in estimates.items()],
+            )
         connection.execute(
-            "UPDATE snapshots SET status = 'running', started_at = now(), rows_estimated = %s, rows_published = 0,"
-            " detail = '' WHERE id = %s",
-            (rows_estimated, id),
+            "UPDATE snapshots SET status = 'running', started_at = now(), generation = %s, rows_estimated = %s,"
+            " rows_published = 0, detail = '' WHERE id = %s",
+            (generation, sum(estimates.values()), id),
         )
 
 
-def progress(database: ControlDatabase, id: int, rows_published: int, detail: str) -> None:
-    """So many rows are acknowledged by Kafka; `detail` names what it is at or waits for."""
+def advance(
+    database: ControlDatabase, id: int, table: str, first_ev: int, position: tuple[str, ...] | None, rows: int
+) -> None:
+    """Kafka has acknowledged `rows` more rows of a table, up to `position`."""
     with database.transaction() as connection:
         connection.execute(
-            "UPDATE snapshots SET rows_published = %s, detail = %s WHERE id = %s",
-            (rows_published, detail, id),
+            "UPDATE snapshot_tables SET first_ev = coalesce(first_ev, %s), position = coalesce(%s, position),"
+            " rows_published = rows_published + %s WHERE snapshot = %s AND table_name = %s",
+            (first_ev, list(position) if position else None, rows, id, table),
         )
+        connection.execute(
+            "UPDATE snapshots SET rows_published = rows_published + %s, detail = %s WHERE id = %s",
+            (rows, table, id),
+        )
+
+
+def table_done(database: ControlDatabase, id: int, table: str) -> None:
+    """All rows of a table and its sweep are acknowledged; what was estimated of it is known now."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE snapshot_tables SET done = true, rows_estimated = rows_published"
+            " WHERE snapshot = %s AND table_name = %s",
+            (id, table),
+        )
+        connection.execute(
+            "UPDATE snapshots SET rows_estimated ="
+            " (SELECT coalesce(sum(rows_estimated), 0) FROM snapshot_tables WHERE snapshot = id) WHERE id = %s",
+            (id,),
+        )
+
+
+def note(database: ControlDatabase, id: int, detail: str) -> None:
+    """What it waits for, in words."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE snapshots SET detail = %s WHERE id = %s", (detail, id))
 
 
 def finish(database: ControlDatabase, id: int, status: Literal["done", "failed"], detail: str = "") -> None:
@@ -102,3 +205,14 @@ def finish(database: ControlDatabase, id: int, status: Literal["done", "failed"]
             "UPDATE snapshots SET status = %s, detail = %s, finished_at = now() WHERE id = %s",
             (status, detail, id),
         )
+
+
+def pause(database: ControlDatabase, source: str, *, paused: bool) -> list[int]:
+    """Pause a source's open snapshots, or let them go on; their ids."""
+    with database.transaction() as connection:
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('snapshots'), hashtext(%s))", (source,))
+        rows = connection.execute(
+            "UPDATE snapshots SET paused = %s WHERE source = %s AND status IN ('requested', 'running') RETURNING id",
+            (paused, source),
+        ).fetchall()
+    return sorted(id for (id,) in rows)

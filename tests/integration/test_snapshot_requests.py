@@ -148,12 +148,22 @@ def test_a_table_that_changed_fails_the_snapshot_and_not_the_relay(stage: Stage)
     stage.run_until(lambda: [event.op for event in stage.read()] == ["d"])
 
 
-def test_a_request_in_work_is_not_made_twice_and_begins_again(stage: Stage) -> None:
-    request = snapshots.request(stage.captured.database, NAME)
-    snapshots.start(stage.captured.database, request, 5)
-    assert snapshots.request(stage.captured.database, NAME) == request
-    stage.run_until(lambda: stage.done(request))
-    assert snapshots.request(stage.captured.database, NAME) != request
+def test_requests_wait_their_turn_and_only_identical_ones_that_have_not_begun_are_one(stage: Stage) -> None:
+    # Mutant: joined to one in work, a request would miss the rows that had been passed before it was made.
+    database = stage.captured.database
+    first = snapshots.request(database, NAME)
+    assert snapshots.request(database, NAME) == first
+    others = [
+        snapshots.request(database, NAME, table="public.t"),
+        snapshots.request(database, NAME, merchant="6"),
+        snapshots.request(database, NAME, merchant="6", replaces="mall"),
+    ]
+    snapshots.begin(database, first, 1, {})
+    second = snapshots.request(database, NAME)
+    assert len({first, second, *others}) == 5
+    assert [each.id for each in snapshots.open_requests(database, NAME)] == [first, *others, second]
+    stage.run_until(lambda: stage.done(first))
+    assert [each.id for each in snapshots.open_requests(database, NAME)] == [*others, second]
 
 
 def test_the_relay_goes_on_without_the_control_database(
