@@ -36,6 +36,8 @@ BEGIN
     RAISE EXCEPTION 'cdc.emit: the payload is null or larger than {largest} bytes'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  -- Before the ev_id, as in a writer of rows: whoever waits for those with a lower one must know of this transaction.
+  PERFORM txid_current();
   {insertion}
 END
 """)

@@ -29,7 +29,15 @@ from pipeline.capture.session import Connection
 from pipeline.control import snapshots, sources
 from pipeline.control.database import ControlDatabase
 from pipeline.domain.version import MAX_GENERATION
-from pipeline.errors import FencedError, PermanentError, TransientError
+from pipeline.errors import FencedError, PermanentError, PipelineError, TransientError
+from pipeline.failpoints import passes
+
+LAST_FOR_MOVES = 16_000
+"""From this generation on none is raised for a merchant's move."""
+
+
+class RaisedError(PipelineError):
+    """The generation was raised as asked: this session is over."""
 
 
 def establish(
@@ -41,7 +49,7 @@ def establish(
     """
     server = server_of(connection)
     stored = _original(connection, name, server)
-    _require_known(database, stored, published)
+    known = _require_known(database, stored, published)
     identity = replace(stored, timeline=server.timeline)
     if published is not None and published.generation >= stored.generation:
         if published.timeline > server.timeline:
@@ -55,16 +63,21 @@ def establish(
         raise _unconfirmed(
             name, "Kafka has no progress of a source that has published: was the topic replaced?"
         )
+    if known > identity.generation:  # a raise that was cut off between the control database and the source
+        return raise_generation(connection, database, identity, published)
     _note_timeline(connection, database, identity)
     return identity
 
 
-def check_still_ours(database: ControlDatabase, identity: Identity) -> None:
-    """FencedError when the source is another database by now, or on a later timeline. An outage proves nothing."""
+def check_still_ours(database: ControlDatabase, identity: Identity) -> int | None:
+    """FencedError when the source is another database by now, or on a later timeline. An outage proves nothing.
+
+    The generation that this source is asked to go above, None when it is not asked, or is above it.
+    """
     try:
         known = sources.load(database, identity.source)
     except TransientError:
-        return
+        return None
     if known is not None and (
         known.identity != identity.uuid
         or known.generation > identity.generation
@@ -74,6 +87,25 @@ def check_still_ours(database: ControlDatabase, identity: Identity) -> None:
             f"source {identity.source} was taken over by another server or raised to another generation",
             hint="the next relay will tell",
         )
+    asked = known.raise_above if known is not None else None
+    return asked if asked is not None and asked >= identity.generation else None
+
+
+def raise_as_asked(connection: Connection, database: ControlDatabase, identity: Identity, above: int) -> None:
+    """Raise the generation, and end the session by RaisedError; the next one works under the new generation.
+
+    To be called between batches. Close to the last generation the request is taken back instead, so that failovers find
+    some left.
+    """
+    highest = sources.highest_generation(database)
+    if highest >= LAST_FOR_MOVES:
+        structlog.get_logger().error(
+            "generation not raised: too few are left", highest=highest, asked_above=above
+        )
+        sources.ask_to_raise(database, identity.source, None)
+        return
+    raised = raise_generation(connection, database, identity, None)
+    raise RaisedError(f"source {identity.source} goes on at generation {raised.generation}, as asked")
 
 
 def raise_generation(
@@ -81,7 +113,7 @@ def raise_generation(
 ) -> Identity:
     """Go above every generation known anywhere; the control database first.
 
-    To be called by who holds the source's lock, between batches. Dying in between leaves a generation unused.
+    To be called by who holds the source's lock, between batches. Who dies in between leaves the rest to the next relay.
     """
     known = max(
         sources.highest_generation(database),
@@ -92,6 +124,7 @@ def raise_generation(
         raise PermanentError(f"source {identity.source}: generation {known} is the last there is")
     raised = replace(identity, generation=known + 1)
     sources.store(database, sources.Source(raised.source, raised.uuid, raised.generation, raised.timeline))
+    passes("generation.raised")
     with connection.transaction():
         connection.execute("SET LOCAL synchronous_commit = on")
         connection.execute(
@@ -122,8 +155,8 @@ def _original(connection: Connection, name: str, server: Server) -> Identity:
     return stored
 
 
-def _require_known(database: ControlDatabase, stored: Identity, published: Progress | None) -> None:
-    """A control database restored from an old backup would hand out generations that are in use."""
+def _require_known(database: ControlDatabase, stored: Identity, published: Progress | None) -> int:
+    """The generation that the control database knows; one restored from an old backup would hand out some in use."""
     known = sources.load(database, stored.source)
     used = max(stored.generation, published.generation if published is not None else 0)
     if known is None or known.identity != stored.uuid or known.generation < used:
@@ -134,6 +167,7 @@ def _require_known(database: ControlDatabase, stored: Identity, published: Progr
             f" {found} known; was the control database restored from an old backup?",
             hint=f"run: pipeline capture {verb} {stored.source}",
         )
+    return known.generation
 
 
 def _after_a_loss(

@@ -15,7 +15,7 @@ from pipeline.capture.confluent import ConfluentProducer
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.identity import Identity
 from pipeline.capture.kafka_python import KafkaPythonProducer
-from pipeline.capture.lineage import check_still_ours, establish
+from pipeline.capture.lineage import RaisedError, check_still_ours, establish, raise_as_asked
 from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import Producer, Publisher, StoppedError
 from pipeline.capture.queue import Queue
@@ -58,6 +58,8 @@ class Capture:
                 pauses = _pauses()
             except StoppedError:
                 return
+            except RaisedError as error:
+                structlog.get_logger().info("new session", reason=str(error))
             except TransientError as error:
                 structlog.get_logger().warning("capture waits", reason=str(error))
                 self.stop.wait(next(pauses))
@@ -143,7 +145,7 @@ class Capture:
             deployment.progress.topic,
             identity.timeline or 0,
         )
-        still_ours = partial(check_still_ours, self.database, identity)
+        still_ours = partial(self._still_ours, queue.connection, identity)
         return Relay(
             queue,
             publisher,
@@ -157,6 +159,11 @@ class Capture:
             stopping,
             Clock(),
         )
+
+    def _still_ours(self, connection: Connection, identity: Identity) -> None:
+        asked = check_still_ours(self.database, identity)
+        if asked is not None:
+            raise_as_asked(connection, self.database, identity, asked)
 
     def _relay(self, relay: Relay, lint: Callable[[], None]) -> None:
         structlog.get_logger().info("relaying", source=self.name)

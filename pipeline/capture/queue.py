@@ -7,13 +7,14 @@ thinks current and so loses the events of a REPEATABLE READ transaction that str
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from psycopg import sql
 
 from pipeline.capture import disabling
+from pipeline.capture.away import INTERVALS, Intervals, intervals
 from pipeline.capture.insertion import QueueNames
 from pipeline.capture.session import Connection
 from pipeline.errors import PermanentError
@@ -43,7 +44,7 @@ class Batch:
 
     They are those with ``lowest`` ≤ txid < ``bound`` that ``snapshot`` sees, and the ``late`` ones: older, but still
     running at the tick before. ``running`` are those that run on. A batch that comes again comes with the ``generation``
-    and the ``mark`` it had.
+    and the ``mark`` it had. Of merchants in ``away`` some events are not to be told.
     """
 
     id: int
@@ -55,6 +56,7 @@ class Batch:
     bound: int
     late: Sequence[int]
     running: Sequence[int]
+    away: Intervals = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class Queue:
                 "the source has lost its identity", hint="run: pipeline capture install SOURCE"
             )
         self._ticked = row[0] is not None
-        return Batch(*row) if self._ticked else None
+        return Batch(*[*row[:-1], intervals(row[-1])]) if self._ticked else None
 
     def events(self, batch: Batch) -> Iterator[Event]:
         """The batch's events in order of ev_id, as a stream: memory does not grow with the batch."""
@@ -182,7 +184,7 @@ class Queue:
 
 
 # set_config counts for this transaction's commit only; the LEFT JOINs keep the row when there is no batch.
-_NEXT_BATCH = """
+_NEXT_BATCH = f"""
 WITH opened AS MATERIALIZED (
   SELECT b.* FROM set_config('synchronous_commit', 'on', true), pgq.next_batch_custom(%s, %s, NULL, NULL, NULL) b
 ), marked AS (
@@ -193,7 +195,8 @@ WITH opened AS MATERIALIZED (
 SELECT b.batch_id, b.cur_tick_id, coalesce(new.generation, old.generation), coalesce(new.mark, old.mark)::text,
        cur.tick_snapshot::text, txid_snapshot_xmax(last.tick_snapshot), txid_snapshot_xmax(cur.tick_snapshot),
        ARRAY(SELECT txid_snapshot_xip(last.tick_snapshot) EXCEPT SELECT txid_snapshot_xip(cur.tick_snapshot)),
-       ARRAY(SELECT txid_snapshot_xip(cur.tick_snapshot))
+       ARRAY(SELECT txid_snapshot_xip(cur.tick_snapshot)),
+       {INTERVALS}
 FROM opened b
      CROSS JOIN cdc.identity i
      CROSS JOIN pgq.queue q
@@ -202,7 +205,7 @@ FROM opened b
      LEFT JOIN pgq.tick last ON last.tick_queue = q.queue_id AND last.tick_id = b.prev_tick_id
      LEFT JOIN pgq.tick cur ON cur.tick_queue = q.queue_id AND cur.tick_id = b.cur_tick_id
 WHERE q.queue_name = 'cdc'
-"""
+"""  # noqa: S608  constants only
 
 _SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(i.inhrelid)), 0)::bigint FROM pg_inherits i WHERE i.inhparent = %s::regclass

@@ -7,12 +7,12 @@ Dying anywhere loses nothing: a batch that was not finished comes again, whole, 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.capture import emit
+from pipeline.capture import away, emit
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
@@ -122,7 +122,7 @@ class Relay:
     def _publish(self, batch: Batch) -> int:
         count = 0
         send, topic = self._publisher.send, self._outlet.datastream
-        for event in self._queue.events(batch):
+        for event in self._events(batch):
             value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
             if value is None:
                 value = self._again(event, batch)
@@ -137,6 +137,18 @@ class Relay:
                 passes("relay.midway")
         self._publisher.settle(self._stopping)
         return count
+
+    def _events(self, batch: Batch) -> Iterator[Event]:
+        events = self._queue.events(batch)
+        return self._told(events, batch.away) if batch.away else events
+
+    def _told(self, events: Iterator[Event], intervals: away.Intervals) -> Iterator[Event]:
+        """Without those of merchants that are away."""
+        for event in events:
+            if away.is_away(intervals, event.merchant, event.ev):
+                self._metrics.events_left_out += 1
+            else:
+                yield event
 
     def _again(self, event: Event, batch: Batch) -> bytes | None:
         """The envelope of a change whose image the trigger could not make; None when there is no row to show."""
@@ -175,6 +187,7 @@ class Relay:
             self._watch.look_closely(self._queue)
             if self._last is not None:
                 forget(self._queue.connection, self._last.tick - _MARKS_KEPT)
+                away.forget(self._queue.connection)
 
     def _require_right(self) -> None:
         """Between batches: this session holds the lock, and the source is still this database."""

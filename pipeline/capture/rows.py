@@ -1,4 +1,7 @@
-"""Rows of captured tables as they stand in the source: for snapshots in chunks, for verify as a stream."""
+"""Rows of captured tables as they stand in the source: for snapshots in chunks, for verify as a stream.
+
+Those of merchants that are away are not the source's to show, and are left out.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import NamedTuple
 
 from psycopg import sql
 
+from pipeline.capture import away
 from pipeline.capture.image import key_expression, row_expression, text_of
 from pipeline.capture.merchants import merchant_expression
 from pipeline.capture.session import Connection
@@ -42,9 +46,10 @@ def read_rows(connection: Connection, table: Table, merchant: str | None = None)
     The session is one of `pipeline.capture.session`, inside the caller's REPEATABLE READ transaction; nothing else can
     run on it until the iterator is exhausted or closed.
     """
-    query = _select(table)
+    conditions = _at_home(connection, table)
     if merchant is not None:
-        query += sql.SQL(" WHERE {} = {}").format(merchant_expression(table, _ROW), sql.Literal(merchant))
+        conditions.append(sql.SQL("{} = {}").format(merchant_expression(table, _ROW), sql.Literal(merchant)))
+    query = _select(table) + _where(conditions)
     with connection.cursor() as cursor:
         for row in cursor.stream(query, size=100):
             yield SourceRow._make(row)
@@ -56,7 +61,7 @@ def read_chunk(connection: Connection, table: Table, after: tuple[str, ...] | No
     size = 0
     position = after
     with connection.cursor() as cursor:
-        for row in cursor.stream(_chunk_query(table, after), size=100):
+        for row in cursor.stream(_chunk_query(table, after, _at_home(connection, table)), size=100):
             rows.append(SourceRow._make(row[:3]))
             position = row[3:]
             size += len(row[2])
@@ -75,7 +80,7 @@ def read_row(connection: Connection, table: Table, key: Key) -> SourceRow | None
         )
         for name in table.key
     ]
-    row = connection.execute(_select(table) + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(same)).fetchone()
+    row = connection.execute(_select(table) + _where([*same, *_at_home(connection, table)])).fetchone()
     return None if row is None else SourceRow._make(row)
 
 
@@ -122,7 +127,7 @@ def _text_of_key(value: KeyValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _chunk_query(table: Table, after: tuple[str, ...] | None) -> sql.Composed:
+def _chunk_query(table: Table, after: tuple[str, ...] | None, conditions: list[sql.Composed]) -> sql.Composed:
     """Bounds stand in the query as literals: a name may have a %, which would be taken for a parameter's."""
     columns = [table.column(name) for name in table.key]
     key = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key)
@@ -132,13 +137,25 @@ def _chunk_query(table: Table, after: tuple[str, ...] | None) -> sql.Composed:
             sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.stored or column.type))
             for column, text in zip(columns, after, strict=True)
         ]
-        query += sql.SQL(" WHERE ROW({}) > ROW({})").format(key, sql.SQL(", ").join(bounds))
-    return query + sql.SQL(" ORDER BY {} LIMIT {}").format(key, sql.Literal(CHUNK_ROWS))
+        conditions.append(sql.SQL("ROW({}) > ROW({})").format(key, sql.SQL(", ").join(bounds)))
+    return query + _where(conditions) + sql.SQL(" ORDER BY {} LIMIT {}").format(key, sql.Literal(CHUNK_ROWS))
 
 
 def _select(table: Table, *more: sql.Composable) -> sql.Composed:
     expressions = [make(table, _ROW) for make in (merchant_expression, key_expression, row_expression)]
     return sql.SQL("SELECT {} FROM {} t").format(sql.SQL(", ").join([*expressions, *more]), _relation(table))
+
+
+def _at_home(connection: Connection, table: Table) -> list[sql.Composed]:
+    """The condition that leaves out who is away; none while nobody is, so that nothing is paid for it."""
+    absent = away.merchants(connection) if table.owned else []
+    if not absent:
+        return []
+    return [sql.SQL("{} <> ALL ({}::text[])").format(merchant_expression(table, _ROW), sql.Literal(absent))]
+
+
+def _where(conditions: Sequence[sql.Composable]) -> sql.Composed:
+    return sql.SQL(" WHERE " if conditions else "") + sql.SQL(" AND ").join(conditions)
 
 
 def _relation(table: Table) -> sql.Identifier:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
-from pipeline.capture import progress
+from pipeline.capture import away, progress
 from pipeline.capture.identity import SCHEMA_VERSION, Identity
 from pipeline.capture.insertion import QueueNames
 from pipeline.capture.pgq import Origin
@@ -62,6 +62,7 @@ def _tables() -> Iterable[Statement]:
         " txid bigint NOT NULL DEFAULT txid_current())"
     )
     yield from progress.schema()
+    yield from away.schema()
     yield sql.SQL(
         "CREATE TABLE IF NOT EXISTS cdc.captured (table_name text PRIMARY KEY, relation oid NOT NULL,"
         " columns text NOT NULL, definition text NOT NULL, strict boolean NOT NULL, lookup text)"

@@ -43,7 +43,7 @@ def statements(table: Table, queue: QueueNames) -> Iterable[Statement]:
 
 def function_names(tables: Iterable[Table]) -> set[str]:
     """The functions in schema cdc that belong there while these tables are captured."""
-    names = {"truncated", "emit", "hash", "disable"}
+    names = {"truncated", "emit", "hash", "disable", "away", "home"}
     for table in tables:
         names.add(object_name(table))
         if table.parent is not None:

@@ -11,20 +11,22 @@ from pipeline.control.database import ControlDatabase
 class Source:
     """One source as the control database knows it; ``identity`` is the uuid stored in the source itself.
 
-    ``timeline`` is the highest its relays have worked on, None before the first.
+    ``timeline`` is the highest its relays have worked on, None before the first. ``raise_above``: its relay is asked to go
+    above that generation; nothing to do once it has.
     """
 
     name: str
     identity: str
     generation: int
     timeline: int | None = None
+    raise_above: int | None = None
 
 
 def load(database: ControlDatabase, name: str) -> Source | None:
     """One source, or None when it was never seen."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT name, identity, generation, timeline FROM sources WHERE name = %s", (name,)
+            "SELECT name, identity, generation, timeline, raise_above FROM sources WHERE name = %s", (name,)
         ).fetchone()
     return None if row is None else Source(*row)
 
@@ -41,6 +43,12 @@ def store(database: ControlDatabase, source: Source) -> None:
     """Write what is known of a source; a generation never goes down, nor does the timeline of one identity."""
     with database.transaction() as connection:
         connection.execute(_STORE, (source.name, source.identity, source.generation, source.timeline))
+
+
+def ask_to_raise(database: ControlDatabase, name: str, above: int | None) -> None:
+    """Ask the source's relay to raise its generation above this one; None takes it back."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE sources SET raise_above = %s WHERE name = %s", (above, name))
 
 
 # greatest() passes over nulls.
