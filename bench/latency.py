@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from bench.deployment import REPO, Deployment
+from bench.deployment import Deployment
+from bench.site import REPO
 from example.latency import Watch, search_watch, warehouse_watch
 
 PROBES = 2500
@@ -34,7 +36,10 @@ def measure(deployment: Deployment, rate: float, seconds: float, say: Callable[[
     deployment.start_relay()
     search, warehouse = search_watch(deployment.settings, log), warehouse_watch(deployment.settings, log)
     try:
-        done = _write(deployment, rate, seconds, lambda: say("latency", len(search.seconds)))
+        done = write(
+            deployment.environment, deployment.writer_url, log, rate, seconds, PROBES,
+            lambda: say("latency", len(search.seconds)),
+        )  # fmt: skip
         _await(search, warehouse, lambda: say("arriving", len(warehouse.seconds)))
     finally:
         search.finish()
@@ -49,14 +54,19 @@ def measure(deployment: Deployment, rate: float, seconds: float, say: Callable[[
     )
 
 
-def _write(
-    deployment: Deployment, rate: float, seconds: float, glance: Callable[[], None]
+def write(
+    environment: Mapping[str, str],
+    url: str,
+    log: Path,
+    rate: float,
+    seconds: float,
+    probes: int,
+    glance: Callable[[], None],
 ) -> dict[str, float]:
-    arguments = [f"{rate:.1f}", str(seconds), str(PROBES), str(deployment.directory / "probes")]
+    """Run bench.writer to its end; what it reached."""
     writer = subprocess.Popen(
-        [sys.executable, "-m", "bench.writer", *arguments],
-        cwd=REPO, env={**deployment.environment, "BENCH_WRITER_URL": deployment.writer_url},
-        stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "bench.writer", f"{rate:.1f}", str(seconds), str(probes), str(log)],
+        cwd=REPO, env={**environment, "BENCH_WRITER_URL": url}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with writer:
         while writer.poll() is None:

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.e2e import Result
+from bench.screen import distrust, grid, spread
 
 CORES = os.cpu_count() or 1
-_TEXTS = ("figure", "process", "part", "floor of")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,6 @@ STAGES = (
 )
 
 
-def spread(values: Sequence[float], form: str = ",.0f") -> str:
-    """Median, lowest and highest: ``12 (11 to 14)``; one value stands alone."""
-    shown = format(median(values), form)
-    return (
-        shown if len(values) == 1 else f"{shown} ({format(min(values), form)} to {format(max(values), form)})"
-    )
-
-
 def show(result: Result, console: Console, beside: Sequence[str]) -> None:
     """Print everything."""
     plan = result.plan
@@ -58,12 +50,11 @@ def show(result: Result, console: Console, beside: Sequence[str]) -> None:
     )
     console.print(_main(result), _processes(result), _stages(result))
     _show_notes(result, console)
-    if beside:
-        console.print(f"[red]Measured beside {', '.join(beside)}: these figures mean nothing.")
+    distrust(beside, console)
 
 
 def _main(result: Result) -> Table:
-    table = _grid("Drain and latency", "figure", "")
+    table = grid("Drain and latency", "figure", "")
     drains, steady = result.drains, result.latency
     floor = median(one.events_per_s for one in result.floors)
     rows = {
@@ -92,9 +83,7 @@ def _main(result: Result) -> Table:
 
 
 def _processes(result: Result) -> Table:
-    table = _grid(
-        "CPU µs per event", "process", "until searchable", "until loaded", "of that idle", "peak MB"
-    )
+    table = grid("CPU µs per event", "process", "until searchable", "until loaded", "of that idle", "peak MB")
     until_searchable, until_loaded, peaks = (
         result.cpu_us(lambda one: one.cpu_drain),
         result.cpu_us(),
@@ -120,7 +109,7 @@ def _idle(result: Result, name: str) -> float:
 
 
 def _stages(result: Result) -> Table:
-    table = _grid(
+    table = grid(
         "Where it goes beside the floor, CPU µs per event until loaded",
         "part",
         "measured",
@@ -145,10 +134,3 @@ def _show_notes(result: Result, console: Console) -> None:
     console.print(
         "Floor run, CPU µs per event: " + ", ".join(f"{name} {us:.1f}" for name, us in floors.items())
     )
-
-
-def _grid(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, justify="left" if column in _TEXTS else "right")
-    return table

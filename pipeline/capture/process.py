@@ -37,7 +37,7 @@ _LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One source's capture process, until `stop` is set."""
+    """One source's capture process, until `stop` is set. `open_producer` is called anew for each session."""
 
     name: str
     url: str
@@ -45,6 +45,7 @@ class Capture:
     deployment: settings.Deployment
     bootstrap_servers: str
     security: KafkaSecurity
+    open_producer: Callable[[], Producer]
     database: ControlDatabase
     metrics: Metrics
     stop: threading.Event
@@ -112,15 +113,8 @@ class Capture:
         return identity
 
     def _publisher(self) -> Publisher:
-        kinds: dict[str, type[ConfluentProducer] | type[KafkaPythonProducer]] = {
-            "confluent-kafka": ConfluentProducer,
-            "kafka-python": KafkaPythonProducer,
-        }
-        kind = kinds[self.deployment.producer]
-        producer: Producer = kind(
-            self.bootstrap_servers, client_id=f"pipeline-capture-{self.name}", security=self.security
-        )
-        return Publisher(producer, {topic.topic: topic.partitions for topic in topics_of(self.deployment)})
+        partitions = {topic.topic: topic.partitions for topic in topics_of(self.deployment)}
+        return Publisher(self.open_producer(), partitions)
 
     def _tables(self) -> list[Table]:
         known = [table for table in tables.load(self.database) if table.source == self.name]
@@ -174,6 +168,19 @@ class Capture:
             next_at = time.monotonic() + pause
             relay.run_once()
             self.stop.wait(max(0.0, next_at - time.monotonic()))
+
+
+def open_producer(
+    source: str, deployment: settings.Deployment, bootstrap_servers: str, security: KafkaSecurity
+) -> Producer:
+    """The Kafka client that the deployment asks for."""
+    kinds: dict[str, type[ConfluentProducer] | type[KafkaPythonProducer]] = {
+        "confluent-kafka": ConfluentProducer,
+        "kafka-python": KafkaPythonProducer,
+    }
+    return kinds[deployment.producer](
+        bootstrap_servers, client_id=f"pipeline-capture-{source}", security=security
+    )
 
 
 def _pauses() -> Iterator[float]:

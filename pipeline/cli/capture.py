@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
-import signal
 import sys
-import threading
 import time
 from dataclasses import asdict
 
 import click
-import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Task as ProgressTask
@@ -24,17 +20,13 @@ from pipeline.capture import disabling
 from pipeline.capture import install as installing
 from pipeline.capture import lint as linting
 from pipeline.capture import uninstall as uninstalling
-from pipeline.capture.process import Capture
 from pipeline.capture.progress import last_progress
-from pipeline.capture.publisher import PublishError
 from pipeline.capture.session import session
-from pipeline.capture.watch import Metrics
+from pipeline.cli.relaying import relay
 from pipeline.control import snapshots, tables
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.errors import PermanentError, PipelineError
-from pipeline.lanes.store import connect as connect_redis
 from pipeline.settings import Settings
-from pipeline.telemetry import Heartbeat, configure_logging
 
 _LOOK_EVERY = 0.25
 
@@ -185,22 +177,7 @@ def enable(source: str, dry_run: bool) -> None:
 @click.argument("source")
 def run(source: str) -> None:
     """Relay SOURCE's changes to Kafka until told to stop. A second one stands by."""
-    settings, database = _start()
-    configure_logging(f"capture-{source}")
-    stop = threading.Event()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
-    metrics = Metrics()
-    client = connect_redis(settings.environment.redis_url.get_secret_value())
-    heartbeat = Heartbeat(client, settings.deployment, f"capture-{source}", lambda: _figures(metrics)).start()
-    try:
-        _process(settings, database, source, metrics, stop).run()
-    except PublishError as error:
-        structlog.get_logger().error("ends, to replay its batch", reason=str(error))
-        sys.stderr.flush()
-        os._exit(1)  # a producer that failed may never let itself be closed
-    finally:
-        heartbeat.stop()
+    relay(source)
 
 
 @capture.command()
@@ -229,28 +206,6 @@ def _start() -> tuple[Settings, ControlDatabase]:
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     require_migrated(database)
     return settings, database
-
-
-def _process(
-    settings: Settings, database: ControlDatabase, source: str, metrics: Metrics, stop: threading.Event
-) -> Capture:
-    return Capture(
-        name=source,
-        url=settings.source_url(source),
-        source=settings.source(source),
-        deployment=settings.configuration.deployment,
-        bootstrap_servers=settings.environment.kafka_bootstrap_servers,
-        security=settings.environment.kafka_security,
-        database=database,
-        metrics=metrics,
-        stop=stop,
-    )
-
-
-def _figures(metrics: Metrics) -> dict[str, float | int | str]:
-    figures = asdict(metrics)
-    ticked_at = figures.pop("last_tick_at")
-    return figures | {"last_tick_age_seconds": round(time.time() - ticked_at, 3) if ticked_at else -1}
 
 
 class _Speed(ProgressColumn):

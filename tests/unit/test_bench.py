@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 
-from bench.deployment import logged_at
 from bench.drain import Drain
 from bench.e2e import Plan, Result
 from bench.floor import Floor
@@ -22,7 +21,8 @@ from bench.proc import (
     peak_bytes,
     read,
 )
-from bench.report import spread
+from bench.screen import spread
+from bench.site import logged_at
 
 COUNT = 20_000
 
