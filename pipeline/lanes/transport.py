@@ -27,6 +27,7 @@ from pipeline.lanes.claim import Claim, Finished
 from pipeline.lanes.held import HeldTurns
 from pipeline.lanes.request import Delivery, headers
 from pipeline.lanes.steps import step_arguments, step_of
+from pipeline.lanes.tested import require_tested
 
 _LONGEST_WAIT = 1.0
 _PLAIN_EVERY, _GLANCE = 0.25, 0.001
@@ -285,8 +286,9 @@ class LaneTransport(stock.Transport):  # type: ignore[misc]  # kombu has no type
 def install(consumers: Mapping[str, HeldTurns]) -> None:
     """Serve these consumers' queues as lanes in this process, for every ``redis://`` and ``rediss://`` broker.
 
-    The schemes stay kombu's own because Flower knows no others.
+    The schemes stay kombu's own because Flower knows no others. ConfigurationError when this kombu is not the tested one.
     """
+    require_tested()
     LaneChannel.consumers = dict(consumers)
     name = f"{__name__}:{LaneTransport.__name__}"
     transport.TRANSPORT_ALIASES.update(redis=name, rediss=name)

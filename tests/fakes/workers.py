@@ -33,7 +33,7 @@ handler = "{handler}"
 group = {group}
 lease = "{lease}"
 turn_limit = "{turn_limit}"
-turn_events = 20
+turn_events = {turn_events}
 """
 _NOWHERE = {
     "CONTROL_DATABASE_URL": "postgresql://127.0.0.1:1/none",
@@ -93,6 +93,8 @@ class Workshop:
     group: int = 10
     lease: str = "2s"
     turn_limit: str = "5m"
+    turn_events: int = 20
+    handler: str = "tests.fakes.recording:record"
     workers: list[Worker] = field(default_factory=list)
     fed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -124,9 +126,9 @@ class Workshop:
         assert worker.alive() or "PIPELINE_FAILPOINTS" in variables, log.read_text()
         return worker
 
-    def fails_to_start(self, handler: str) -> str:
-        """What a worker says that cannot start with this handler."""
-        environment = self._variables(handler)
+    def fails_to_start(self, handler: str = "", **variables: str) -> str:
+        """What a worker says that cannot start with this handler, or with these variables."""
+        environment = {**self._variables(handler), **variables}
         done = subprocess.run(
             [*_CELERY, "worker", "-Q", CONSUMER],
             cwd=REPO,
@@ -138,15 +140,16 @@ class Workshop:
         assert done.returncode != 0
         return done.stdout + done.stderr
 
-    def _variables(self, handler: str = "tests.fakes.recording:record") -> dict[str, str]:
+    def _variables(self, handler: str = "") -> dict[str, str]:
         config = self.directory / "pipeline.toml"
         config.write_text(
             _TOML.format(
                 deployment=self.deployment,
-                handler=handler,
+                handler=handler or self.handler,
                 group=self.group,
                 lease=self.lease,
                 turn_limit=self.turn_limit,
+                turn_events=self.turn_events,
             )
         )
         return {**os.environ, **_NOWHERE, **self._own(), **self.environment, "PIPELINE_CONFIG": str(config)}

@@ -152,3 +152,12 @@ def test_inspection_answers_while_lanes_are_served(shop: Workshop, publisher: Ce
 
     assert wait_until(ask, 20)
     assert [[queue["name"] for queue in queues] for queues in answer.values()] == [[CONSUMER]]
+
+
+def test_a_worker_does_not_start_on_a_kombu_that_was_not_tested(shop: Workshop, tmp_path: Path) -> None:
+    # Mutant: transport.install does not ask which kombu there is.
+    other = tmp_path / "other" / "kombu-5.99.0.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: kombu\nVersion: 5.99.0\n")
+    said = shop.fails_to_start(PYTHONPATH=str(other.parent))
+    assert "kombu 5.99.0 is installed, and lanes are tested with kombu 5.7 only" in said
