@@ -10,6 +10,7 @@ from bench.load import Expected
 from example.fresh import warehouse
 from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.start import group_of
+from pipeline.bridge.topics import Topics
 from pipeline.control import parts
 from pipeline.control.database import ControlDatabase
 from pipeline.search.client import connect
@@ -28,7 +29,7 @@ class Sinks:
         self._database = ControlDatabase(environment.control_database_url.get_secret_value())
         self._groups = {
             name: GroupView(
-                environment.kafka_bootstrap_servers, settings.datastream.topic, group_of(settings, name)
+                environment.kafka_bootstrap_servers, Topics.of(settings, name), group_of(settings, name)
             )
             for name in ("search", "warehouse")
         }
@@ -45,7 +46,7 @@ class Sinks:
         self._database.close()
 
     def published(self) -> int:
-        """Records in the topic: the sum of its end offsets."""
+        """Records in the topics that search reads: the sum of their end offsets."""
         return sum(self._groups["search"].ends().values())
 
     def accepted(self, consumer: str) -> int:

@@ -29,7 +29,10 @@ __all__ = ["Event", "Lane", "Outcome", "Rejection", "SinkUnavailableError", "Tur
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One event that is set aside: where it stood, why, and its bytes as they came."""
+    """One event that is set aside: where it stood, why, and its bytes as they came.
+
+    ``snapshot``: in the topic of rows that snapshots read, not among the changes.
+    """
 
     merchant: str
     partition: int
@@ -37,6 +40,7 @@ class Rejection:
     reason: str
     payload: bytes
     event: Event | None = None
+    snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Lane:
-    """One merchant's events of one turn, in order; ``offsets[i]`` and ``payloads[i]`` belong to ``events[i]``."""
+    """One merchant's events of one turn, in order; ``offsets[i]`` and ``payloads[i]`` belong to ``events[i]``.
+
+    ``snapshot``: rows that a snapshot read; they come when no changes wait, and in no order with them.
+    """
 
     merchant: str
     partition: int
@@ -60,6 +67,7 @@ class Lane:
     events: Sequence[Event]
     payloads: Sequence[bytes]
     failures: int = 0
+    snapshot: bool = False
     finished: int | None = field(default=None, init=False)
     failure: tuple[str, float | None] | None = field(default=None, init=False)
     rejections: list[Rejection] = field(default_factory=list, init=False)
@@ -76,7 +84,15 @@ class Lane:
         """Set ``events[index]`` aside for good: it counts as done once its reason is stored."""
         event = self.events[index]
         self.rejections.append(
-            Rejection(self.merchant, self.partition, self.offsets[index], reason, self.payloads[index], event)
+            Rejection(
+                self.merchant,
+                self.partition,
+                self.offsets[index],
+                reason,
+                self.payloads[index],
+                event,
+                self.snapshot,
+            )
         )
 
 

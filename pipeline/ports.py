@@ -84,10 +84,11 @@ class Offsets(Protocol):
 class Append:
     """One lane's part of an ADD. ``previous`` is the last offset this bridge appended, None when it knows none.
 
+    ``lane`` is the merchant's name, or ``s.<merchant>`` for rows that snapshots read.
     No offsets: an empty ADD, which only checks the chain and fetches what was acknowledged.
     """
 
-    merchant: str
+    lane: str
     partition: int
     previous: int | None
     offsets: Sequence[int]
@@ -98,7 +99,7 @@ class Append:
 class Appended:
     """The lane after an ADD: last offset in it, last offset acknowledged. ``damaged``: its chain is broken."""
 
-    merchant: str
+    lane: str
     partition: int
     enqueued: int
     acknowledged: int
@@ -122,7 +123,7 @@ class LaneStore(Protocol):
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
         """Lanes of `partition` with news, each with its last acknowledged offset. Taking them marks them read."""
 
-    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
         """Empty a damaged lane: nothing claimed, everything up to `base` counts as enqueued and acknowledged."""
 
 

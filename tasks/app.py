@@ -60,12 +60,14 @@ def build(configured: Settings) -> tuple[Celery, dict[str, HeldTurns]]:
 
 
 def _consumption(configured: Settings, database: ControlDatabase, name: str) -> Consumption:
-    consumer, topic = configured.consumer(name), configured.datastream.topic
+    consumer, topic = configured.consumer(name), configured.topics_of(name)[0]
+    topics = topic.topic, configured.snapshots.topic
     return Consumption(
         consumer=name,
         handler=handler_of(name, consumer.handler),
-        set_aside=lambda rejections: rejected.store(database, name, topic, rejections),
+        set_aside=lambda rejections: rejected.store(database, name, topics, rejections),
         backoff=Backoff(_jitter),
+        partitions=topic.partitions,
         single=consumer.group == 1,
     )
 

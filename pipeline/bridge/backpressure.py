@@ -1,55 +1,77 @@
 """Which partitions may flow: bounds per lane, for this process, and for the lane store's memory.
 
 Each bound stops at its mark and lets go at half of it (the store: as soon as it is below), so that flow does not
-flutter. Stopping is pausing partitions; polling goes on, or the group would take them away.
+flutter. Stopping is pausing partitions; polling goes on, or the group would take them away. Rows of snapshots have a
+budget of their own, and stop at a lower mark of the store: a snapshot of any size takes no room from changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from redis import Redis, RedisError
 
 from pipeline.bridge.offsets import Partition
 from pipeline.errors import TransientError
 
-STORE_LIMIT = 0.7
+STORE_LIMIT, SNAPSHOT_STORE_LIMIT = 0.7, 0.5
 _ASK_EVERY = 1.0
 
 
-class Flow:
-    """Decides what is paused. `pressure` tells how full the lane store is, from 0 to 1."""
+@dataclass(slots=True)
+class _Bound:
+    """How many bytes of some partitions may be pending."""
 
-    def __init__(self, *, lane_bytes: int, pending_bytes: int, pressure: Callable[[], float]) -> None:
+    limit: int
+    over: bool = False
+
+    def look(self, partitions: Iterable[Partition]) -> bool:
+        """True from the moment there are more, until there is no more than half of it."""
+        pending = sum(partition.size for partition in partitions)
+        self.over = pending > self.limit // (2 if self.over else 1)
+        return self.over
+
+
+class Flow:
+    """Decides what is paused. `pressure` tells how full the lane store is, from 0 to 1.
+
+    `pending_bytes` bounds what is pending of changes, `snapshot_bytes` of rows that snapshots read.
+    """
+
+    def __init__(
+        self, *, lane_bytes: int, pending_bytes: int, snapshot_bytes: int, pressure: Callable[[], float]
+    ) -> None:
         self.lane_bytes = lane_bytes
-        self._pending_bytes = pending_bytes
+        self._changes = _Bound(pending_bytes)
+        self._snapshots = _Bound(snapshot_bytes)
         self._pressure = pressure
         self._asked_at = float("-inf")
-        self._store_full = False
-        self._process_full = False
+        self._used = 0.0
 
     def paused(self, partitions: Iterable[Partition], now: float) -> frozenset[int]:
         """The partitions that must not be read now."""
         held = list(partitions)
-        if self._over(held, now):
-            return frozenset(partition.number for partition in held)
+        changes = [partition for partition in held if not partition.snapshot]
+        snapshots = [partition for partition in held if partition.snapshot]
+        self._ask(now)
+        over = self._changes.look(changes) or self._used > STORE_LIMIT
+        snapshots_over = self._snapshots.look(snapshots) or self._used > SNAPSHOT_STORE_LIMIT or over
+        return self._stopped(changes, over) | self._stopped(snapshots, snapshots_over)
+
+    def _stopped(self, partitions: Iterable[Partition], over: bool) -> frozenset[int]:
         return frozenset(
             partition.number
-            for partition in held
-            if partition.waiting or partition.still_full(self.lane_bytes // 2)
+            for partition in partitions
+            if over or partition.waiting or partition.still_full(self.lane_bytes // 2)
         )
 
-    def _over(self, held: list[Partition], now: float) -> bool:
-        pending = sum(partition.size for partition in held)
-        self._process_full = pending > self._pending_bytes // (2 if self._process_full else 1)
-        if now >= self._asked_at + _ASK_EVERY:
-            self._asked_at = now
-            self._ask()
-        return self._process_full or self._store_full
-
-    def _ask(self) -> None:
+    def _ask(self, now: float) -> None:
+        if now < self._asked_at + _ASK_EVERY:
+            return
+        self._asked_at = now
         try:
-            self._store_full = self._pressure() > STORE_LIMIT
+            self._used = self._pressure()
         except TransientError:
             return  # a store that does not answer takes no events either; its last answer stands
 

@@ -16,6 +16,7 @@ from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import MEMBERSHIP, READING
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
+from pipeline.bridge.topics import Topics
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed, Polled, Record
@@ -29,23 +30,27 @@ _log = structlog.get_logger()
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
     """Notes what was assigned and revoked. It runs on the client's own thread, where calls to the client fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
         self._lock = Lock()
         self._assigned: set[int] = set()
         self._revoked: set[int] = set()
 
     def on_partitions_assigned(self, assigned: Sequence[Any]) -> None:
         with self._lock:
-            self._assigned |= {place.partition for place in assigned}
+            self._assigned |= self._numbers(assigned)
 
     def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
         with self._lock:
-            gone = {place.partition for place in revoked}
+            gone = self._numbers(revoked)
             self._revoked |= gone
             self._assigned -= gone
 
     def on_partitions_lost(self, lost: Sequence[Any]) -> None:
         self.on_partitions_revoked(lost)
+
+    def _numbers(self, places: Sequence[Any]) -> set[int]:
+        return {self._topics.number(place.topic, place.partition) for place in places}
 
     def take(self) -> tuple[frozenset[int], frozenset[int]]:
         """What was assigned and what was revoked since the last call."""
@@ -56,7 +61,7 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client h
 
 
 class GroupMember:
-    """One member of a consumer's group: a RecordSource and its Offsets.
+    """One member of a consumer's group: a RecordSource and its Offsets, partitions numbered through `topics`.
 
     A partition that should move and does not for 30 s is taken for a stall of the client: the client is replaced.
     """
@@ -64,7 +69,7 @@ class GroupMember:
     def __init__(
         self,
         bootstrap: str,
-        topic: str,
+        topics: Topics,
         group: str,
         *,
         security: KafkaSecurity = PLAINTEXT,
@@ -72,7 +77,7 @@ class GroupMember:
         stalled_after: float = STALLED_AFTER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._topic = topic
+        self._topics = topics
         self._options = {
             "bootstrap_servers": bootstrap,
             "group_id": group,
@@ -89,10 +94,10 @@ class GroupMember:
         self._open()
 
     def _open(self) -> None:
-        self._changes = _Changes()
+        self._changes = _Changes(self._topics)
         with translated():
             self._consumer = KafkaConsumer(**self._options)
-            self._consumer.subscribe([self._topic], listener=self._changes)
+            self._consumer.subscribe(list(self._topics.names), listener=self._changes)
 
     def poll(self, timeout: float) -> Polled:
         """See RecordSource."""
@@ -107,20 +112,20 @@ class GroupMember:
         except PositionLostError as error:
             raise self._explained(error) from error
         assigned, revoked = self._changes.take()
-        records: dict[int, Sequence[Record]] = {place.partition: batch for place, batch in found.items()}
+        records: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
         return Polled(records, assigned, revoked)
 
     def position(self, partition: int) -> int:
         """See RecordSource; TransientError when the partition has just been taken away."""
         with translated():
-            position = self._consumer.position(TopicPartition(self._topic, partition), timeout_ms=0)
+            position = self._consumer.position(self._place(partition), timeout_ms=0)
         if position is None:
             raise TransientError(f"partition {partition} has no position yet")
         return int(position)
 
     def seek(self, partition: int, offset: int) -> None:
         """See RecordSource; TransientError when the partition has just been taken away."""
-        place = TopicPartition(self._topic, partition)
+        place = self._place(partition)
         if place not in self._consumer.assignment():
             raise TransientError(f"partition {partition} has just been taken away")
         with translated():
@@ -133,22 +138,22 @@ class GroupMember:
 
     def ends(self, partitions: frozenset[int]) -> Mapping[int, int]:
         """See RecordSource."""
-        places = [TopicPartition(self._topic, partition) for partition in partitions]
+        places = [self._place(partition) for partition in partitions]
         with translated():
             found = self._consumer.end_offsets(places, timeout_ms=ANSWER_MS) if places else {}
-        return {place.partition: offset for place, offset in found.items()}
+        return {self._number(place): offset for place, offset in found.items()}
 
     def committed(self, partitions: frozenset[int]) -> Mapping[int, Committed]:
         """See Offsets."""
-        return committed_of(self._consumer, [TopicPartition(self._topic, p) for p in partitions])
+        return committed_of(self._consumer, self._topics, partitions)
 
     def commit(self, positions: Mapping[int, Committed]) -> None:
         """See Offsets. Kafka accepts commits of partitions that belong to others, so ownership is checked here."""
-        foreign = positions.keys() - {place.partition for place in self._consumer.assignment()}
+        foreign = positions.keys() - self._assigned()
         if foreign:
             raise FencedError(f"partitions {sorted(foreign)} are no longer ours")
         with translated():
-            self._consumer.commit(for_kafka(self._topic, positions), timeout_ms=ANSWER_MS)
+            self._consumer.commit(for_kafka(self._topics, positions), timeout_ms=ANSWER_MS)
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
@@ -157,8 +162,17 @@ class GroupMember:
         except kafka_errors.KafkaError as error:
             _log.warning("left the group without a word", error=type(error).__name__)
 
+    def _place(self, number: int) -> Any:
+        return TopicPartition(*self._topics.place(number))
+
+    def _number(self, place: Any) -> int:
+        return self._topics.number(place.topic, place.partition)
+
+    def _assigned(self) -> frozenset[int]:
+        return frozenset(map(self._number, self._consumer.assignment()))
+
     def _apply_pauses(self) -> None:
-        wanted = {place for place in self._consumer.assignment() if place.partition in self._pausing}
+        wanted = {place for place in self._consumer.assignment() if self._number(place) in self._pausing}
         paused = self._consumer.paused()
         self._consumer.pause(*(wanted - paused))
         self._consumer.resume(*(paused - wanted))
@@ -166,7 +180,7 @@ class GroupMember:
     def _stalled(self) -> bool:
         if not self._stalls.due():
             return False
-        flowing = {place.partition for place in self._consumer.assignment()} - self._pausing
+        flowing = self._assigned() - self._pausing
         try:
             ends = self.ends(frozenset(flowing))
             behind = {p: at for p in flowing if (at := self.position(p)) < ends[p]}
@@ -189,7 +203,7 @@ class GroupMember:
 
     def _replace(self) -> frozenset[int]:
         _log.error("the kafka client stalls and is replaced")
-        gone = frozenset(place.partition for place in self._consumer.assignment())
+        gone = self._assigned()
         self.close()
         try:
             self._open()
@@ -200,17 +214,19 @@ class GroupMember:
 
     def _explained(self, error: PositionLostError) -> PositionLostError:
         """The same, with what was lost and what to do about it."""
-        places = [TopicPartition(self._topic, place.partition) for place in self._consumer.assignment()]
+        numbers = self._assigned()
         with translated():
-            beginnings = self._consumer.beginning_offsets(places, timeout_ms=ANSWER_MS)
-        committed = self.committed(frozenset(place.partition for place in places))
+            found = self._consumer.beginning_offsets(
+                [self._place(number) for number in numbers], timeout_ms=ANSWER_MS
+            )
+        committed = self.committed(numbers)
         lost = [
-            f"partition {place.partition}: offsets {committed[place.partition].offset} to {first - 1} passed retention"
-            for place, first in beginnings.items()
-            if committed.get(place.partition, Committed(first)).offset < first
+            f"{place.topic} partition {place.partition}: offsets {at.offset} to {first - 1} passed retention"
+            for place, first in sorted(found.items())
+            if (at := committed.get(self._number(place), Committed(first))).offset < first
         ]
         return PositionLostError(
-            f"{self._topic}: {'; '.join(lost) or error.what}",
+            "; ".join(lost) or error.what,
             hint=f"set the offsets of group {self._options['group_id']} to where to go on from (kafka-consumer-groups"
             " --reset-offsets --to-earliest), start the bridge again, then snapshot every source",
         )

@@ -3,6 +3,9 @@
 A partition is taken over before anything of it is read: a fence is drawn, and Kafka proves by accepting a commit that
 the partition is ours. Whatever the lane store then says about loss (another epoch, a broken chain) ends in the same
 act: forget, seek to the committed offset, read again; lanes keep what they have.
+
+A sweep is passed once everything before it in its partition is accepted or set aside; then that is recorded, and only
+then may a commit pass it.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import structlog
 
 from pipeline.bridge.backpressure import Flow
+from pipeline.bridge.commits import Commits
 from pipeline.bridge.doubles import Doubles
-from pipeline.bridge.offsets import Partition
+from pipeline.bridge.offsets import Partition, SweepRecord
 from pipeline.bridge.pace import Step
 from pipeline.consumer import Rejection
 from pipeline.errors import (
@@ -27,7 +31,7 @@ from pipeline.errors import (
     TransientError,
 )
 from pipeline.failpoints import passes
-from pipeline.ports import Append, Appended, Committed, LaneStore, Offsets, Polled, RecordSource
+from pipeline.ports import Append, Appended, LaneStore, Offsets, Polled, RecordSource
 from pipeline.telemetry import Metrics
 
 POLL_SECONDS = 0.1
@@ -40,10 +44,14 @@ _log = structlog.get_logger()
 
 DrawFences = Callable[[Iterable[int]], Mapping[int, int]]
 SetAside = Callable[[Sequence[Rejection]], None]
+PassSweeps = Callable[[Sequence[SweepRecord]], None]
 
 
 class Dispatcher:
-    """Moves records of one topic into the lanes of one consumer, for the partitions that `source` is given."""
+    """Moves records of a consumer's topics into its lanes, for the partitions that `source` is given.
+
+    `partitions`: how many each of the topics has.
+    """
 
     def __init__(
         self,
@@ -54,6 +62,7 @@ class Dispatcher:
         partitions: int,
         draw_fences: DrawFences,
         set_aside: SetAside,
+        pass_sweeps: PassSweeps,
         flow: Flow,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,21 +72,24 @@ class Dispatcher:
         self._count = partitions
         self._draw_fences = draw_fences
         self._store_rejections = set_aside
+        self._record_sweeps = pass_sweeps
         self._flow = flow
         self._clock = clock
         self._epoch: str | None = None
         self._held: dict[int, Partition] = {}
         self._unready: set[int] = set()
         self._paused: frozenset[int] = frozenset()
-        self._records = self._resyncs = self._set_aside_count = self._lag = 0
-        self._committed_at = clock()
-        self._last_words = (Step(self._hear), Step(self._commit))
+        self._records = self._resyncs = self._set_aside_count = self._sweeps = 0
+        self._lag = self._snapshot_lag = 0
+        self._commits = Commits(offsets, clock)
+        self._last_words = (Step(self._hear), Step(self._pass), Step(self._commit))
         self._steps = (
             Step(self._take_over),
             Step(self._set_aside),
             Step(self._append),
             Step(self._hear, HEAR_EVERY),
             Step(self._check, CHECK_EVERY),
+            Step(self._pass),
             Step(self._commit, COMMIT_EVERY),
             Step(self._measure, MEASURE_EVERY),
         )
@@ -108,13 +120,15 @@ class Dispatcher:
         return {
             "records": self._records,
             "lag": self._lag,
+            "snapshot_lag": self._snapshot_lag,
             "pending_lanes": sum(partition.pending_lanes for partition in held),
             "pending_bytes": sum(partition.size for partition in held),
             "partitions": len(held),
             "paused_partitions": len(self._paused),
-            "committed_age_s": round(self._clock() - self._committed_at, 1),
+            "committed_age_s": round(self._commits.age, 1),
             "resyncs": self._resyncs,
             "set_aside": self._set_aside_count,
+            "sweeps": self._sweeps,
             "doubles": sum(partition.doubles.dropped for partition in held),
         }
 
@@ -175,7 +189,7 @@ class Dispatcher:
                 f"no committed offset for partitions {sorted(lost)}",
                 hint="set the group's offsets to where to go on from, then snapshot every source",
             )
-        self._commit_to_kafka(committed)
+        self._commits.prove(committed)
         if self._epoch is None:
             self._epoch = self._store.epoch()
         for number in numbers:
@@ -184,7 +198,6 @@ class Dispatcher:
             doubles = Doubles.noted(offset, note)
             self._held[number] = Partition(number, self._count, fences[number], offset, doubles)
             self._unready.discard(number)
-        self._committed_at = self._clock()
         _log.info("partitions taken over", partitions=sorted(numbers))
 
     def _set_aside(self) -> None:
@@ -198,8 +211,8 @@ class Dispatcher:
             partition.strange = []
 
     def _append(self) -> None:
-        """Append all that was read, for all lanes in one call."""
-        appends = [append for partition in self._held.values() for append in partition.appends()]
+        """Append all that was read, for all lanes in one call; changes before rows of snapshots."""
+        appends = [append for _, held in sorted(self._held.items()) for append in held.appends()]
         if appends:
             self._heed(self._add(appends))
 
@@ -225,21 +238,21 @@ class Dispatcher:
         now = self._clock()
         for reply in replies:
             if reply.damaged:
-                damaged.setdefault(reply.partition, []).append(reply.merchant)
+                damaged.setdefault(reply.partition, []).append(reply.lane)
                 continue
             partition = self._held[reply.partition]
-            partition.appended(reply.merchant, reply.enqueued, now)
-            partition.accept(reply.merchant, reply.acknowledged)
-        for number, merchants in damaged.items():
-            self._repair(self._held[number], merchants)
+            partition.appended(reply.lane, reply.enqueued, now)
+            partition.accept(reply.lane, reply.acknowledged)
+        for number, lanes in damaged.items():
+            self._repair(self._held[number], lanes)
 
-    def _repair(self, partition: Partition, merchants: Sequence[str]) -> None:
+    def _repair(self, partition: Partition, lanes: Sequence[str]) -> None:
         """Empty the damaged lanes down to what is accepted and read their partition again."""
-        _log.warning("damaged lanes are refilled", partition=partition.number, lanes=len(merchants))
+        _log.warning("damaged lanes are refilled", partition=partition.number, lanes=len(lanes))
         self._resyncs += 1
-        for merchant in merchants:
-            base = partition.base_of(merchant)
-            self._store.reset(self._known_epoch(), partition.fence, partition.number, merchant, base)
+        for lane in lanes:
+            base = partition.base_of(lane)
+            self._store.reset(self._known_epoch(), partition.fence, partition.number, lane, base)
         self._source.seek(partition.number, partition.committed)
         self._held[partition.number] = partition.restarted()
 
@@ -249,33 +262,26 @@ class Dispatcher:
             more = partition.pending_lanes > 0
             while more:
                 news = self._store.acknowledged(self._known_epoch(), partition.number, _NEWS)
-                for merchant, offset in news:
-                    partition.accept(merchant, offset)
+                for lane, offset in news:
+                    partition.accept(lane, offset)
                 more = len(news) == _NEWS
+
+    def _pass(self) -> None:
+        """Record sweeps before which everything is done; only then are they done themselves."""
+        reached = [record for partition in self._held.values() for record in partition.reached()]
+        if not reached:
+            return
+        passes("bridge.passing")
+        self._record_sweeps(reached)
+        passes("bridge.passed")
+        self._sweeps += len(reached)
+        for partition in self._held.values():
+            partition.passed(reached)
 
     def _commit(self) -> None:
         """Commit the smallest pending offset of each partition, or its position when nothing is pending."""
         positions = {number: self._watermark(partition) for number, partition in self._held.items()}
-        moved = {
-            number: offset for number, offset in positions.items() if offset > self._held[number].committed
-        }
-        if moved:
-            passes("bridge.committing")
-            self._commit_to_kafka(
-                {number: Committed(at, self._held[number].doubles.note(at)) for number, at in moved.items()}
-            )
-            passes("bridge.committed")
-        if moved or all(partition.smallest_pending() is None for partition in self._held.values()):
-            self._committed_at = self._clock()
-        for number, offset in moved.items():
-            self._held[number].committed = offset
-            self._held[number].doubles.forget(offset)
-
-    def _commit_to_kafka(self, positions: Mapping[int, Committed]) -> None:
-        try:
-            self._offsets.commit(positions)
-        except FencedError as error:  # the next poll tells what was taken away
-            raise TransientError(f"commit refused: {error.what}") from error
+        self._commits.move(self._held, positions)
 
     def _watermark(self, partition: Partition) -> int:
         smallest = partition.smallest_pending()
@@ -283,7 +289,9 @@ class Dispatcher:
 
     def _measure(self) -> None:
         ends = self._source.ends(frozenset(self._held))
-        self._lag = sum(max(0, ends[number] - held.committed) for number, held in self._held.items())
+        behind = {number: max(0, ends[number] - held.committed) for number, held in self._held.items()}
+        self._lag = sum(lag for number, lag in behind.items() if number < self._count)
+        self._snapshot_lag = sum(behind.values()) - self._lag
 
     def _adjust_flow(self) -> None:
         paused = self._flow.paused(self._held.values(), self._clock()) | self._unready

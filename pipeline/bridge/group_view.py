@@ -1,14 +1,15 @@
-"""A view on a topic's bounds and a group's offsets, without being a member of the group."""
+"""A view on topics' bounds and a group's offsets, without being a member of the group."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
+from pipeline.bridge.topics import Topics
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed
 
@@ -17,12 +18,15 @@ _GLANCES, _GLANCE_MS = 5, 200
 
 
 class GroupView:
-    """Reads a topic's bounds and a group's offsets without being a member; offsets can be set while it has none."""
+    """Reads topics' bounds and a group's offsets without being a member; offsets can be set while it has none.
+
+    Partitions are numbered through `topics`; those that do not exist are left out.
+    """
 
     def __init__(
-        self, bootstrap: str, topic: str, group: str | None = None, security: KafkaSecurity = PLAINTEXT
+        self, bootstrap: str, topics: Topics, group: str | None = None, security: KafkaSecurity = PLAINTEXT
     ) -> None:
-        self._topic = topic
+        self._topics = topics
         with translated():
             self._consumer = KafkaConsumer(
                 bootstrap_servers=bootstrap,
@@ -32,11 +36,11 @@ class GroupView:
                 **security.kafka_python(),
             )
 
-    def partitions(self) -> frozenset[int]:
-        """The topic's partitions; empty when there is no such topic."""
+    def counts(self) -> dict[str, int]:
+        """How many partitions each topic has; 0 when there is no such topic."""
         with translated():
             self._consumer.topics()
-            return frozenset(self._consumer.partitions_for_topic(self._topic) or ())
+            return {name: len(self._consumer.partitions_for_topic(name) or ()) for name in self._topics.names}
 
     def beginnings(self) -> dict[int, int]:
         """The first offset of each partition that still exists."""
@@ -48,19 +52,19 @@ class GroupView:
 
     def committed(self) -> dict[int, int]:
         """The group's committed offset of each partition that has one."""
-        places = [TopicPartition(self._topic, p) for p in self.partitions()]
-        return {partition: place.offset for partition, place in committed_of(self._consumer, places).items()}
+        found = committed_of(self._consumer, self._topics, self._existing())
+        return {partition: place.offset for partition, place in found.items()}
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Set offsets; FencedError while the group has members."""
         with translated():
-            self._consumer.assign([TopicPartition(self._topic, p) for p in positions])
+            self._consumer.assign(_places(self._topics, positions))
             places = {partition: Committed(offset) for partition, offset in positions.items()}
-            self._consumer.commit(for_kafka(self._topic, places), timeout_ms=ANSWER_MS)
+            self._consumer.commit(for_kafka(self._topics, places), timeout_ms=ANSWER_MS)
 
     def published_at(self, positions: Mapping[int, int]) -> dict[int, float]:
         """When the record at each of these offsets was published, in seconds since 1970; only of those it can read."""
-        places = {TopicPartition(self._topic, partition): offset for partition, offset in positions.items()}
+        places = dict(zip(_places(self._topics, positions), positions.values(), strict=True))
         found: dict[int, float] = {}
         with translated():
             self._consumer.assign(list(places))
@@ -68,7 +72,8 @@ class GroupView:
                 self._consumer.seek(place, offset)
             for _ in range(_GLANCES):
                 for place, records in self._consumer.poll(timeout_ms=_GLANCE_MS).items():
-                    found.setdefault(place.partition, records[0].timestamp / 1000)
+                    number = self._topics.number(place.topic, place.partition)
+                    found.setdefault(number, records[0].timestamp / 1000)
                 if len(found) == len(places):
                     break
         return found
@@ -78,17 +83,25 @@ class GroupView:
         self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
     def _by_partition(self, ask: Callable[..., Mapping[Any, int]]) -> dict[int, int]:
-        places = [TopicPartition(self._topic, p) for p in self.partitions()]
+        places = _places(self._topics, self._existing())
         with translated():
-            return {place.partition: offset for place, offset in ask(places, timeout_ms=ANSWER_MS).items()}
+            found = ask(places, timeout_ms=ANSWER_MS)
+        return {self._topics.number(place.topic, place.partition): at for place, at in found.items()}
+
+    def _existing(self) -> list[int]:
+        counts = self.counts()
+        places = ((number, self._topics.place(number)) for number in self._topics.numbers)
+        return [number for number, place in places if place.partition < counts[place.topic]]
 
 
-def committed_of(consumer: Any, places: Sequence[Any]) -> dict[int, Committed]:
+def committed_of(consumer: Any, topics: Topics, numbers: Iterable[int]) -> dict[int, Committed]:
     """The group's committed position of each of these partitions that has one; offset and note of one commit."""
     with translated():
         found = {
-            place.partition: consumer.committed(place, metadata=True, timeout_ms=ANSWER_MS)
-            for place in places
+            number: consumer.committed(
+                TopicPartition(*topics.place(number)), metadata=True, timeout_ms=ANSWER_MS
+            )
+            for number in numbers
         }
     return {
         partition: Committed(place.offset, place.metadata or "")
@@ -97,9 +110,13 @@ def committed_of(consumer: Any, places: Sequence[Any]) -> dict[int, Committed]:
     }
 
 
-def for_kafka(topic: str, positions: Mapping[int, Committed]) -> dict[Any, Any]:
+def for_kafka(topics: Topics, positions: Mapping[int, Committed]) -> dict[Any, Any]:
     """Positions as the client takes them in a commit."""
     return {
-        TopicPartition(topic, p): OffsetAndMetadata(place.offset, metadata=place.note)
-        for p, place in positions.items()
+        TopicPartition(*topics.place(number)): OffsetAndMetadata(place.offset, metadata=place.note)
+        for number, place in positions.items()
     }
+
+
+def _places(topics: Topics, numbers: Iterable[int]) -> list[Any]:
+    return [TopicPartition(*topics.place(number)) for number in numbers]

@@ -1,108 +1,33 @@
-"""What is read but not yet accepted: per lane its pending offsets, per partition the smallest of them.
-
-Offsets are kept as the lists in which they were read, so that a record costs no object of its own; an
-acknowledgement is cumulative and costs per list, not per record.
-"""
+"""What of a partition is read but not yet done: the events of its lanes, what belongs to none, sweeps; the smallest of all."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from pipeline.bridge.doubles import Doubles
+from pipeline.bridge.pending import Lane
 from pipeline.consumer import Rejection
 from pipeline.domain.event import merchant_of_key
-from pipeline.domain.routing import partition_of
+from pipeline.domain.routing import lane_of, merchant_of_lane, partition_of
+from pipeline.domain.sweep import Sweep, decode_sweep
 from pipeline.ports import Append, Record
 
 
-@dataclass(slots=True)
-class Chunk:
-    """Records of one lane that were read together; ``values`` is emptied once they are appended."""
+class SweepRecord(NamedTuple):
+    """A sweep where a bridge has read it; ``partition`` is numbered through."""
 
-    offsets: list[int]
-    values: list[bytes]
-    size: int
-    read_at: float
-    first: int = 0
-
-    @property
-    def head(self) -> int:
-        """The smallest offset that is not accepted."""
-        return self.offsets[self.first]
-
-    def accept(self, offset: int) -> int:
-        """Everything up to `offset` is accepted; returns the bytes this frees, by the chunk's mean size."""
-        left = len(self.offsets) - self.first
-        first = bisect_right(self.offsets, offset, self.first)
-        freed = self.size * (first - self.first) // left
-        self.size -= freed
-        self.first = first
-        return freed
-
-    def extend(self, offsets: list[int], values: list[bytes], size: int) -> None:
-        """Records of the same lane, read later."""
-        self.offsets += offsets
-        self.values += values
-        self.size += size
-
-
-@dataclass(slots=True)
-class Lane:
-    """One merchant's lane as this bridge knows it.
-
-    ``previous`` is the last offset in it, None when unknown; ``size`` the bytes of its pending events. ``unsent`` is
-    the newest chunk; it has left ``chunks`` when the reply to its append was lost and the sink already accepted it.
-    """
-
-    merchant: str
-    previous: int | None = None
-    chunks: deque[Chunk] = field(default_factory=deque)
-    unsent: Chunk | None = None
-    size: int = 0
-    answered_at: float = 0.0
-
-    @property
-    def head(self) -> int | None:
-        """The smallest offset that is not accepted, or None when nothing is pending."""
-        return self.chunks[0].head if self.chunks else None
-
-    def receive(self, offsets: list[int], values: list[bytes], now: float) -> None:
-        """Records to append next, in order, after those still unsent."""
-        size = sum(map(len, values))
-        self.size += size
-        if self.unsent is None:
-            self.unsent = Chunk(offsets, values, size, now)
-            self.chunks.append(self.unsent)
-            return
-        if not self.chunks:
-            self.unsent.first, self.unsent.size = len(self.unsent.offsets), 0
-            self.chunks.append(self.unsent)
-        self.unsent.extend(offsets, values, size)
-
-    def appended(self, enqueued: int, now: float) -> None:
-        """The lane has answered: it holds everything received, and ends at `enqueued`."""
-        self.previous, self.answered_at = enqueued, now
-        if self.unsent is not None:
-            self.unsent.values = []
-            self.unsent = None
-
-    def accept(self, offset: int) -> int:
-        """Everything up to `offset` is accepted; returns the bytes this frees."""
-        freed = 0
-        while self.chunks and self.chunks[0].offsets[-1] <= offset:
-            freed += self.chunks.popleft().size
-        if self.chunks and self.chunks[0].head <= offset:
-            freed += self.chunks[0].accept(offset)
-        self.size -= freed
-        return freed
+    partition: int
+    offset: int
+    sweep: Sweep
 
 
 class Partition:
-    """Everything this bridge knows about one partition since it took it over with `fence` at `committed`."""
+    """Everything this bridge knows about one partition since it took it over with `fence` at `committed`.
+
+    `number` is numbered through topics of so many `partitions`: those beyond hold the rows that snapshots read.
+    """
 
     def __init__(
         self, number: int, partitions: int, fence: int, committed: int, doubles: Doubles | None = None
@@ -113,7 +38,9 @@ class Partition:
         self.doubles = doubles or Doubles(committed, {})
         self.position = committed
         self.size = 0
+        self.snapshot = number >= partitions
         self.strange: list[Rejection] = []
+        self.sweeps: list[SweepRecord] = []
         self.full: set[bytes] = set()
         self._partitions = partitions
         self._lanes: dict[bytes, Lane] = {}
@@ -137,7 +64,10 @@ class Partition:
         return Partition(self.number, self._partitions, self.fence, self.committed, doubles)
 
     def receive(self, records: Sequence[Record], now: float, lane_bytes: int) -> None:
-        """Take the next records, by merchant; what belongs to no lane waits to be set aside, doubles go."""
+        """Take the next records, by merchant; what belongs to no lane waits to be set aside, doubles go.
+
+        Sweeps wait for everything before them.
+        """
         groups: dict[bytes | None, tuple[list[int], list[bytes | None]]] = {}
         for record in self.doubles.without(records):
             group = groups.get(record.key)
@@ -152,17 +82,28 @@ class Partition:
     def _distribute(
         self, key: bytes | None, offsets: list[int], values: list[bytes | None], now: float, lane_bytes: int
     ) -> None:
+        if key is None:
+            self._take_controls(offsets, values)
+            return
         lane = self._lane(key)
-        if lane is None or key is None:
+        if lane is None:
             self._set_aside(offsets, values, self._strangeness(key))
             return
         if None in values:
-            offsets, values = self._without_empty(lane.merchant, offsets, values)
+            offsets, values = self._without_empty(merchant_of_lane(lane.name), offsets, values)
         present = [value for value in values if value is not None]
         if present:
             self._enter(key, lane, offsets, present, now)
             if lane.size > lane_bytes:
                 self.full.add(key)
+
+    def _take_controls(self, offsets: list[int], values: list[bytes | None]) -> None:
+        for offset, value in zip(offsets, values, strict=True):
+            sweep = decode_sweep(value)
+            if sweep is None:
+                self._set_aside([offset], [value], "a record without key")
+            else:
+                self.sweeps.append(SweepRecord(self.number, offset, sweep))
 
     def _enter(self, key: bytes, lane: Lane, offsets: list[int], values: list[bytes], now: float) -> None:
         idle, before = not lane.chunks, lane.size
@@ -182,29 +123,32 @@ class Partition:
         kept = [(offset, value) for offset, value in pairs if value is not None]
         return [offset for offset, _ in kept], [value for _, value in kept]
 
-    def _lane(self, key: bytes | None) -> Lane | None:
-        if key is None:
-            return None
+    def _lane(self, key: bytes) -> Lane | None:
         lane = self._lanes.get(key)
         if lane is None:
             merchant = merchant_of_key(key)
-            if merchant is None or partition_of(merchant, self._partitions) != self.number:
+            if merchant is None or partition_of(merchant, self._partitions) != self._own_number:
                 return None
-            lane = self._lanes[key] = Lane(merchant)
+            lane = self._lanes[key] = Lane(lane_of(merchant, snapshot=self.snapshot))
         return lane
 
-    def _strangeness(self, key: bytes | None) -> str:
+    @property
+    def _own_number(self) -> int:
+        """The partition's number within its topic."""
+        return self.number % self._partitions
+
+    def _strangeness(self, key: bytes) -> str:
         merchant = merchant_of_key(key)
         if merchant is None:
-            return f"the key {key[:70]!r} is no merchant id" if key is not None else "a record without key"
+            return f"the key {key[:70]!r} is no merchant id"
         right = partition_of(merchant, self._partitions)
-        return f'merchant "{merchant}" belongs to partition {right}, not {self.number}'
+        return f'merchant "{merchant}" belongs to partition {right}, not {self._own_number}'
 
     def _set_aside(
         self, offsets: Sequence[int], values: Sequence[bytes | None], reason: str, merchant: str = ""
     ) -> None:
         self.strange += [
-            Rejection(merchant, self.number, offset, reason, value or b"")
+            Rejection(merchant, self._own_number, offset, reason, value or b"", snapshot=self.snapshot)
             for offset, value in zip(offsets, values, strict=True)
         ]
 
@@ -213,17 +157,17 @@ class Partition:
         for lane in self._unsent.values():
             chunk = lane.unsent
             assert chunk is not None  # _unsent holds exactly the lanes that have one
-            yield Append(lane.merchant, self.number, lane.previous, chunk.offsets, chunk.values)
+            yield Append(lane.name, self.number, lane.previous, chunk.offsets, chunk.values)
 
-    def appended(self, merchant: str, enqueued: int, now: float) -> None:
+    def appended(self, lane: str, enqueued: int, now: float) -> None:
         """That lane has answered: it holds everything received for it, and ends at `enqueued`."""
-        key = merchant.encode()
+        key = _key(lane)
         self._unsent.pop(key, None)
         self._lanes[key].appended(enqueued, now)
 
-    def accept(self, merchant: str, offset: int) -> None:
+    def accept(self, name: str, offset: int) -> None:
         """The sink has accepted that lane up to `offset`."""
-        key = merchant.encode()
+        key = _key(name)
         lane = self._pending.get(key)
         if lane is None:
             return
@@ -236,7 +180,21 @@ class Partition:
             heappush(self._heads, (head, key))
 
     def smallest_pending(self) -> int | None:
-        """The smallest offset that no sink has accepted and that is not set aside, unsent ones included."""
+        """The smallest offset that is not done: no sink has accepted it, or it is not set aside, or a sweep not passed."""
+        controls = [record.offset for record in self.sweeps[:1]]
+        events = self._smallest_event()
+        return min(controls if events is None else [events, *controls], default=None)
+
+    def reached(self) -> list[SweepRecord]:
+        """Sweeps before which everything is accepted or set aside."""
+        events = self._smallest_event()
+        return [record for record in self.sweeps if events is None or record.offset < events]
+
+    def passed(self, records: Sequence[SweepRecord]) -> None:
+        """That is recorded of these sweeps."""
+        self.sweeps = [record for record in self.sweeps if record not in records]
+
+    def _smallest_event(self) -> int | None:
         heads = self._heads
         while heads and not self._is_head(*heads[0]):
             heappop(heads)
@@ -248,9 +206,9 @@ class Partition:
         lane = self._pending.get(key)
         return lane is not None and lane.head == offset
 
-    def base_of(self, merchant: str) -> int:
+    def base_of(self, lane: str) -> int:
         """The last offset of a lane below which everything is accepted."""
-        head = self._lanes[merchant.encode()].head
+        head = self._lanes[_key(lane)].head
         return (self.position if head is None else head) - 1
 
     def overdue(self, now: float, age: float, limit: int) -> list[Append]:
@@ -259,7 +217,7 @@ class Partition:
         for key, lane in self._pending.items():
             if max(lane.chunks[0].read_at, lane.answered_at) > now - age or key in self._unsent:
                 continue
-            appends.append(Append(lane.merchant, self.number, lane.previous, (), ()))
+            appends.append(Append(lane.name, self.number, lane.previous, (), ()))
             if len(appends) == limit:
                 break
         return appends
@@ -268,3 +226,8 @@ class Partition:
         """True while a lane that went over its budget holds more than `low` bytes."""
         self.full = {key for key in self.full if self._lanes[key].size > low}
         return bool(self.full)
+
+
+def _key(lane: str) -> bytes:
+    """The records' key of a lane."""
+    return merchant_of_lane(lane).encode()

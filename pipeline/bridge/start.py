@@ -6,7 +6,10 @@ bridge) has lost its place: beginning anew by itself would lose or repeat events
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.topics import Place, Topics
 from pipeline.control import actions
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import FencedError, PermanentError, PositionLostError
@@ -21,25 +24,32 @@ def group_of(settings: Settings, consumer: str) -> str:
 def ensure_started(database: ControlDatabase, settings: Settings, consumer: str) -> None:
     """Give every partition a committed offset at the consumer's first start; refuse when one was lost since.
 
-    PermanentError when the topic has another number of partitions than configured: merchants are spread by it.
+    A consumer that has started without snapshots and takes them now reads their topic from its beginning.
+    PermanentError when a topic has another number of partitions than configured (merchants are spread by it), or when
+    the consumer used to read another stream: its lanes hold offsets of that one.
     """
-    topic, group, environment = settings.datastream, group_of(settings, consumer), settings.environment
-    view = GroupView(environment.kafka_bootstrap_servers, topic.topic, group, environment.kafka_security)
+    topics, group, environment = (
+        Topics.of(settings, consumer),
+        group_of(settings, consumer),
+        settings.environment,
+    )
+    view = GroupView(environment.kafka_bootstrap_servers, topics, group, environment.kafka_security)
     try:
-        _require_partitions(view, topic.topic, topic.partitions)
-        missing = frozenset(range(topic.partitions)) - view.committed().keys()
-        if actions.recorded(database, "start", _subject(group, topic.topic)):
-            _refuse(missing, group, topic.topic)
-        else:
-            start = settings.consumer(consumer).start
-            _begin(view, missing, start)
-            actions.record(
-                database,
-                actor="bridge",
-                verb="start",
-                subject=_subject(group, topic.topic),
-                details={"start": start},
-            )
+        _require_partitions(view, topics)
+        started = [
+            name for name in topics.names if actions.recorded(database, "start", _subject(group, name))
+        ]
+        _require_the_same_stream(database, settings, group, topics, started)
+        missing = [topics.place(number) for number in topics.numbers if number not in view.committed()]
+        _refuse([place for place in missing if place.topic in started], group)
+        start = settings.consumer(consumer).start if not started else "earliest"
+        _begin(view, topics, start)
+        for name in topics.names:
+            if name not in started:
+                subject = _subject(group, name)
+                actions.record(
+                    database, actor="bridge", verb="start", subject=subject, details={"start": start}
+                )
     finally:
         view.close()
 
@@ -48,32 +58,51 @@ def _subject(group: str, topic: str) -> str:
     return f"{group} {topic}"
 
 
-def _require_partitions(view: GroupView, topic: str, expected: int) -> None:
-    found = view.partitions()
-    if not found:
-        raise PermanentError(f"there is no topic {topic}", hint="run: pipeline migrate")
-    if len(found) != expected:
-        raise PermanentError(
-            f"topic {topic} has {len(found)} partitions, pipeline.toml says {expected}",
-            hint="merchants are spread by this number: set it to what the topic has",
-        )
+def _require_partitions(view: GroupView, topics: Topics) -> None:
+    for topic, found in view.counts().items():
+        if not found:
+            raise PermanentError(f"there is no topic {topic}", hint="run: pipeline migrate")
+        if found != topics.partitions:
+            raise PermanentError(
+                f"topic {topic} has {found} partitions, pipeline.toml says {topics.partitions}",
+                hint="merchants are spread by this number: set it to what the topic has",
+            )
 
 
-def _refuse(missing: frozenset[int], group: str, topic: str) -> None:
-    if missing:
+def _require_the_same_stream(
+    database: ControlDatabase, settings: Settings, group: str, topics: Topics, started: Sequence[str]
+) -> None:
+    deployment = settings.configuration.deployment
+    others = {deployment.datastream.topic, deployment.eventstream.topic} - set(topics.names)
+    for other in others:
+        if not started and actions.recorded(database, "start", _subject(group, other)):
+            raise PermanentError(
+                f"group {group} has read {other} before, and now is to read {topics.names[0]}",
+                hint="a consumer's topic never changes: give a new consumer a name of its own",
+            )
+
+
+def _refuse(lost: Sequence[Place], group: str) -> None:
+    if lost:
+        topic = lost[0].topic
+        partitions = [place.partition for place in lost if place.topic == topic]
         raise PositionLostError(
-            f"group {group} has started on {topic} before, but partitions {sorted(missing)} have no committed offset",
+            f"group {group} has started on {topic} before, but partitions {partitions} have no committed offset",
             hint="set the group's offsets to where to go on from (kafka-consumer-groups --reset-offsets"
             " --to-earliest), then snapshot every source",
         )
 
 
-def _begin(view: GroupView, missing: frozenset[int], start: str) -> None:
+def _begin(view: GroupView, topics: Topics, start: str) -> None:
+    missing = set(topics.numbers) - view.committed().keys()
     if not missing:
         return
     bounds = view.beginnings() if start == "earliest" else view.ends()
     try:
-        view.commit({partition: bounds[partition] for partition in missing})
-    except FencedError:
+        view.commit({number: bounds[number] for number in missing})
+    except FencedError as error:
         if missing - view.committed().keys():  # else: another bridge of this consumer began at the same time
-            raise
+            raise FencedError(
+                f"{error.what}: the group has members that do not read {', '.join(topics.names)} yet",
+                hint="stop this consumer's bridges of the earlier release first",
+            ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from functools import partial
 
 import click
 import structlog
@@ -12,19 +11,19 @@ from redis import Redis
 
 from pipeline import settings as configuration
 from pipeline.bridge.backpressure import Flow, store_pressure
+from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.consumer import GroupMember
 from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.bridge.start import ensure_started, group_of
-from pipeline.control import fences, rejected
+from pipeline.bridge.topics import Topics
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.lanes.claim import TurnLimits
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import Settings
 from pipeline.telemetry import Heartbeat, configure_logging
 
-PENDING_BYTES = (
-    512 * 1024 * 1024
-)  # in the lanes of this process's partitions; what it keeps itself is offsets
+# In the lanes of this process's partitions; what it keeps itself is offsets.
+PENDING_BYTES, SNAPSHOT_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
 
 
 @click.command()
@@ -51,7 +50,7 @@ def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
     client = connect(settings.environment.redis_url.get_secret_value())
     member = GroupMember(
         settings.environment.kafka_bootstrap_servers,
-        settings.datastream.topic,
+        Topics.of(settings, consumer),
         group_of(settings, consumer),
         security=settings.environment.kafka_security,
     )
@@ -70,17 +69,20 @@ def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
 def _dispatcher(
     settings: Settings, consumer: str, database: ControlDatabase, client: Redis, member: GroupMember
 ) -> Dispatcher:
-    topic, limits = settings.datastream, settings.consumer(consumer)
+    topics, limits = Topics.of(settings, consumer), settings.consumer(consumer)
+    books = Bookkeeping(database, consumer, topics)
     return Dispatcher(
         member,
         member,
         RedisLaneStore(client, namespace_of(settings.deployment, consumer), TurnLimits.of(limits)),
-        partitions=topic.partitions,
-        draw_fences=partial(fences.draw, database, consumer, topic.topic),
-        set_aside=partial(rejected.store, database, consumer, topic.topic),
+        partitions=topics.partitions,
+        draw_fences=books.draw_fences,
+        set_aside=books.set_aside,
+        pass_sweeps=books.pass_sweeps,
         flow=Flow(
             lane_bytes=limits.lane_bytes,
             pending_bytes=PENDING_BYTES,
+            snapshot_bytes=SNAPSHOT_BYTES,
             pressure=store_pressure(client),
         ),
     )

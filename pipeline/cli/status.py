@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -41,10 +41,13 @@ class SourceState:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerState:
-    """One consumer: records not yet accepted, the age of the oldest of them in seconds, its lanes, what it set aside."""
+    """One consumer: changes not yet accepted, rows of snapshots not yet accepted, the age in seconds of the oldest of all
+    these, its lanes (their partitions as their topic has them), and what it set aside.
+    """
 
     name: str
     lag: int
+    snapshot_lag: int
     oldest_seconds: float
     lanes: Overview
     rejected: int
@@ -129,12 +132,19 @@ def _sources_of(settings: Settings, database: ControlDatabase, name: str) -> lis
 
 
 def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> list[ConsumerState]:
-    behind = progress.lag(settings, name)
-    lag = sum(end - (committed or 0) for committed, end in behind.values())
-    oldest = progress.oldest_seconds(settings, name, time.time()) if lag else 0.0
+    partitions = settings.topics_of(name)[0].partitions
+    behind = {n: end - (committed or 0) for n, (committed, end) in progress.lag(settings, name).items()}
+    lag = sum(records for number, records in behind.items() if number < partitions)
+    rows = sum(behind.values()) - lag
+    oldest = progress.oldest_seconds(settings, name, time.time()) if lag or rows else 0.0
     with connect(settings.environment.redis_url.get_secret_value()) as client:
         lanes = RedisLaneStore(client, namespace_of(settings.deployment, name)).overview()
-    return [ConsumerState(name, lag, oldest, lanes, rejected.counts(database).get(name, 0))]
+    failing = tuple(
+        replace(lane, partition=lane.partition % partitions) if lane.partition >= 0 else lane
+        for lane in lanes.failing
+    )
+    lanes = replace(lanes, failing=failing)
+    return [ConsumerState(name, lag, rows, oldest, lanes, rejected.counts(database).get(name, 0))]
 
 
 def _processes(settings: Settings) -> list[ProcessState]:
@@ -145,7 +155,7 @@ def _processes(settings: Settings) -> list[ProcessState]:
 def _screen(state: State) -> list[RenderableType]:
     screen: list[RenderableType] = [_sources(state), _consumers(state)]
     screen += [
-        f"[red]lane {lane.merchant} of {consumer.name} is failing ({lane.failures} times, at offset {lane.oldest}): {lane.reason}"
+        f"[red]lane {lane.name} of {consumer.name} is failing ({lane.failures} times, at offset {lane.oldest}): {lane.reason}"
         for consumer in state.consumers
         for lane in consumer.lanes.failing
     ]
@@ -179,14 +189,15 @@ def _sources(state: State) -> Table:
 
 def _consumers(state: State) -> Table:
     table = _grid(
-        "Consumers", "consumer", "behind", "oldest", "lanes ready", "claimed", "failing", "set aside", "sink"
-    )
+        "Consumers", "consumer", "behind", "snapshot rows", "oldest", "lanes ready", "claimed", "failing",
+        "set aside", "sink",
+    )  # fmt: skip
     for consumer in state.consumers:
         lanes = consumer.lanes
         sink = "[red]unavailable" if lanes.sink_failures else "accepts"
         table.add_row(
-            consumer.name, f"{consumer.lag:,}", f"{consumer.oldest_seconds:.1f} s", f"{lanes.ready:,}",
-            f"{lanes.claimed:,}", f"{lanes.failing_count:,}", f"{consumer.rejected:,}", sink,
+            consumer.name, f"{consumer.lag:,}", f"{consumer.snapshot_lag:,}", f"{consumer.oldest_seconds:.1f} s",
+            f"{lanes.ready:,}", f"{lanes.claimed:,}", f"{lanes.failing_count:,}", f"{consumer.rejected:,}", sink,
         )  # fmt: skip
     return table
 

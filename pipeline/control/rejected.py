@@ -25,14 +25,19 @@ class RejectedEvent:
     reason: str
 
 
-def store(database: ControlDatabase, consumer: str, topic: str, rejections: Sequence[Rejection]) -> None:
-    """Set events aside; one that is already there keeps its first reason."""
+def store(
+    database: ControlDatabase, consumer: str, topics: tuple[str, str], rejections: Sequence[Rejection]
+) -> None:
+    """Set events aside; one that is already there keeps its first reason.
+
+    `topics`: that of the consumer's changes or domain events, and that of the rows that snapshots read.
+    """
     if not rejections:
         return
     rows = [
         (
             consumer,
-            topic,
+            topics[rejection.snapshot],
             rejection.partition,
             rejection.offset,
             rejection.merchant or None,

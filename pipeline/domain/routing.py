@@ -10,6 +10,7 @@ MerchantId = NewType("MerchantId", str)
 KeyValue = int | str | bool
 Key = dict[str, KeyValue]
 
+_SNAPSHOT = "s."
 _MERCHANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}|_[a-z][a-z0-9_]{0,62}")
 
 
@@ -28,9 +29,27 @@ def snapshot_topic(datastream: str) -> str:
     return f"{datastream}.snapshot"
 
 
-def lane_queue(consumer: str, merchant: str) -> str:
-    """The Celery queue of a merchant's lane."""
-    return f"{consumer}.m.{merchant}"
+def lane_of(merchant: str, *, snapshot: bool) -> str:
+    """The name of a merchant's lane: the merchant's, or ``s.<merchant>`` for the rows that snapshots read.
+
+    A dot is in no merchant id.
+    """
+    return f"{_SNAPSHOT}{merchant}" if snapshot else merchant
+
+
+def is_snapshot_lane(lane: str) -> bool:
+    """True for a lane of rows that snapshots read."""
+    return lane.startswith(_SNAPSHOT)
+
+
+def merchant_of_lane(lane: str) -> str:
+    """Whose lane it is."""
+    return lane.removeprefix(_SNAPSHOT)
+
+
+def lane_queue(consumer: str, lane: str) -> str:
+    """The Celery queue of a lane: ``<consumer>.m.<merchant>`` or ``<consumer>.s.<merchant>``."""
+    return f"{consumer}.{lane}" if is_snapshot_lane(lane) else f"{consumer}.m.{lane}"
 
 
 def encode_key(key: Key) -> str:

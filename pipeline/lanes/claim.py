@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.consumer import Outcome
+from pipeline.domain.routing import lane_of
 from pipeline.settings import Consumer, seconds
 
 
@@ -63,17 +64,26 @@ def decode_entry(raw: bytes) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedLane:
-    """The head of one lane as a turn got it; ``failures`` counts its failed turns since the last accepted event."""
+    """The head of one lane as a turn got it; ``failures`` counts its failed turns since the last accepted event.
+
+    ``partition`` is numbered through the consumer's topics; ``snapshot``: the lane holds rows that snapshots read.
+    """
 
     merchant: str
     partition: int
     failures: int
     entries: tuple[Entry, ...]
+    snapshot: bool = False
+
+    @property
+    def name(self) -> str:
+        """The lane's name in the store."""
+        return lane_of(self.merchant, snapshot=self.snapshot)
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One turn. ``token`` is above that of every earlier claim of this consumer."""
+    """One turn: lanes of one kind, live or of snapshots. ``token`` is above that of every earlier claim of this consumer."""
 
     token: int
     lanes: tuple[ClaimedLane, ...]
@@ -84,11 +94,11 @@ class Claim:
         return sum(len(lane.entries) for lane in self.lanes)
 
     def __str__(self) -> str:
-        merchants = ", ".join(lane.merchant for lane in self.lanes[:5])
+        names = ", ".join(lane.name for lane in self.lanes[:5])
         more = ", …" if len(self.lanes) > 5 else ""
         lanes = "1 lane" if len(self.lanes) == 1 else f"{len(self.lanes)} lanes"
         events = "1 event" if self.events == 1 else f"{self.events} events"
-        return f"{lanes}, {events}: {merchants}{more}"
+        return f"{lanes}, {events}: {names}{more}"
 
 
 class Finished(NamedTuple):
@@ -112,23 +122,34 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class FailingLane:
-    """A lane whose last turn failed; ``oldest`` is the offset it stands at, None while its list is empty."""
+    """A lane whose last turn failed; ``oldest`` is the offset it stands at, None while its list is empty.
+
+    ``partition`` is numbered through; ``snapshot``: the lane holds rows that snapshots read.
+    """
 
     merchant: str
     partition: int
     failures: int
     reason: str
     oldest: int | None
+    snapshot: bool = False
+
+    @property
+    def name(self) -> str:
+        """The lane's name in the store."""
+        return lane_of(self.merchant, snapshot=self.snapshot)
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
     """The lanes of one consumer: how many wait and are claimed, which fail, and the longest of those with events.
 
+    Lanes of snapshots are counted with the others; ``snapshots`` of them wait, behind every live lane that is due.
     ``sink_failures`` is 0 while the sink accepts; above, the consumer tries one turn at a time after a pause.
     """
 
     ready: int
+    snapshots: int
     claimed: int
     failing: tuple[FailingLane, ...]
     failing_count: int

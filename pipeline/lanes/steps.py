@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.consumer import Outcome
+from pipeline.domain.routing import is_snapshot_lane, merchant_of_lane
 from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits, decode_entry
 from pipeline.lanes.scripts import Argument
 
@@ -41,7 +42,7 @@ def _outcomes(finished: Finished) -> Iterator[Argument]:
 def _outcome(lane: ClaimedLane, outcome: Outcome) -> Sequence[Argument]:
     first, last = lane.entries[0].offset, lane.entries[max(0, outcome.entries - 1)].offset
     reason = outcome.reason[:_LONGEST_REASON]
-    return lane.merchant, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
+    return lane.name, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
 
 
 def step_of(reply: Sequence[Any]) -> Step:
@@ -52,5 +53,7 @@ def step_of(reply: Sequence[Any]) -> Step:
 
 
 def _lane(reply: Sequence[Any]) -> ClaimedLane:
-    merchant, partition, failures, entries = reply
-    return ClaimedLane(merchant.decode(), int(partition), failures, tuple(map(decode_entry, entries)))
+    raw, partition, failures, entries = reply
+    name = raw.decode()
+    taken = tuple(map(decode_entry, entries))
+    return ClaimedLane(merchant_of_lane(name), int(partition), failures, taken, is_snapshot_lane(name))

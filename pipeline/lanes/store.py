@@ -1,9 +1,11 @@
 """The lanes of one consumer in Redis; each call is one script, run whole or not at all, and can be repeated.
 
-Keys, all beginning with ``<deployment>:<consumer>``: ``.m.<merchant>`` the list of a lane, ``:lane:<merchant>`` its
-state, ``:ready`` and ``:retries`` the lanes that wait and when they are due, ``:leases`` and ``:turn:<token>`` the
-claims, ``:dirty:<partition>`` lanes with acknowledgements nobody has read, ``:fences``, ``:epoch``, ``:token``,
-``:breaker``, ``:failing`` and ``:bell``, on which idle workers wait.
+Keys, all beginning with ``<deployment>:<consumer>``: ``.m.<merchant>`` the list of a live lane, ``.s.<merchant>`` of one
+with rows that snapshots read, ``:lane:<name>`` a lane's state (its name is the merchant, or ``s.<merchant>``), ``:ready``
+and ``:retries`` the live lanes that wait and when they are due, ``:snapshot_ready`` and ``:snapshot_retries`` the others,
+``:leases`` and ``:turn:<token>`` the claims, ``:dirty:<partition>`` lanes with acknowledgements nobody has read,
+``:fences``, ``:epoch``, ``:token``, ``:breaker``, ``:failing`` and ``:bell``, on which idle workers wait. Partitions are
+numbered through the consumer's topics.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from pipeline.domain.routing import is_snapshot_lane, lane_queue, merchant_of_lane
 from pipeline.lanes.claim import (
     FailingLane,
     Finished,
@@ -31,6 +34,7 @@ from pipeline.ports import Append, Appended
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 _SAMPLE = 10_000
+_WAITING = ("ready", "retries", "snapshot_ready", "snapshot_retries")
 
 
 def connect(url: str) -> redis.Redis:
@@ -87,11 +91,11 @@ class RedisLaneStore:
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
         """Lanes with news, each with its last acknowledged offset; taking them marks them read."""
         reply = self._call("acknowledged", epoch, partition, limit)
-        return [(merchant.decode(), offset) for merchant, offset in zip(reply[::2], reply[1::2], strict=True)]
+        return [(name.decode(), offset) for name, offset in zip(reply[::2], reply[1::2], strict=True)]
 
-    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
         """Empty a lane: nothing claimed, everything up to `base` counts as enqueued and acknowledged."""
-        self._call("reset", epoch, partition, fence, merchant, base)
+        self._call("reset", epoch, partition, fence, lane, base)
 
     # The workers' side
 
@@ -124,28 +128,29 @@ class RedisLaneStore:
         """How the lanes stand; read in several calls, so numbers may differ by what happened in between."""
         with translated_errors():
             pipe = self._client.pipeline(transaction=False)
-            pipe.zcard(f"{self.namespace}:ready")
-            pipe.zcard(f"{self.namespace}:retries")
+            for room in _WAITING:
+                pipe.zcard(f"{self.namespace}:{room}")
             pipe.zrange(f"{self.namespace}:leases", 0, -1)
             pipe.hget(f"{self.namespace}:breaker", "failures")
             pipe.smembers(f"{self.namespace}:failing")
-            ready, retries, tokens, breaker, failing = pipe.execute()
+            *waiting, tokens, breaker, failing = pipe.execute()
             return Overview(
-                ready=ready + retries,
-                claimed=sum(len(merchants) for merchants in self._turns(tokens)),
+                ready=sum(waiting),
+                snapshots=sum(waiting[2:]),
+                claimed=sum(len(names) for names in self._turns(tokens)),
                 failing=self._failing(sorted(failing)[:most]),
                 failing_count=len(failing),
                 longest=self._longest(tokens, most),
                 sink_failures=int(breaker or 0),
             )
 
-    def lengths(self, merchants: Iterable[str]) -> dict[str, int]:
+    def lengths(self, lanes: Iterable[str]) -> dict[str, int]:
         """Events in each of these lanes."""
-        names = list(merchants)
+        names = list(lanes)
         with translated_errors():
             pipe = self._client.pipeline(transaction=False)
-            for merchant in names:
-                pipe.llen(f"{self.namespace}.m.{merchant}")
+            for name in names:
+                pipe.llen(lane_queue(self.namespace, name))
             return dict(zip(names, pipe.execute(), strict=True))
 
     def _turns(self, tokens: Iterable[bytes]) -> list[list[bytes]]:
@@ -154,24 +159,24 @@ class RedisLaneStore:
             pipe.lrange(f"{self.namespace}:turn:{token.decode()}", 0, -1)
         return cast(list[list[bytes]], pipe.execute())
 
-    def _failing(self, merchants: Sequence[bytes]) -> tuple[FailingLane, ...]:
+    def _failing(self, found: Sequence[bytes]) -> tuple[FailingLane, ...]:
+        names = [name.decode() for name in found]
         pipe = self._client.pipeline(transaction=False)
-        for merchant in merchants:
-            name = merchant.decode()
+        for name in names:
             pipe.hmget(f"{self.namespace}:lane:{name}", "partition", "failures", "reason")
-            pipe.lindex(f"{self.namespace}.m.{name}", 0)
+            pipe.lindex(lane_queue(self.namespace, name), 0)
         replies = pipe.execute()
-        lanes = zip(merchants, replies[::2], replies[1::2], strict=True)
-        return tuple(_failing(merchant, state, head) for merchant, state, head in lanes)
+        lanes = zip(names, replies[::2], replies[1::2], strict=True)
+        return tuple(_failing(name, state, head) for name, state, head in lanes)
 
     def _longest(self, tokens: Sequence[bytes], most: int) -> tuple[tuple[str, int], ...]:
         pipe = self._client.pipeline(transaction=False)
-        pipe.zrange(f"{self.namespace}:ready", 0, _SAMPLE)
-        pipe.zrange(f"{self.namespace}:retries", 0, _SAMPLE)
-        waiting = {merchant for group in (*pipe.execute(), *self._turns(tokens)) for merchant in group}
-        lengths = self.lengths(merchant.decode() for merchant in waiting)
+        for room in _WAITING:
+            pipe.zrange(f"{self.namespace}:{room}", 0, _SAMPLE)
+        found = {name for group in (*pipe.execute(), *self._turns(tokens)) for name in group}
+        lengths = self.lengths(name.decode() for name in found)
         ranked = sorted(lengths.items(), key=lambda item: (-item[1], item[0]))
-        return tuple((merchant, length) for merchant, length in ranked[:most] if length)
+        return tuple((name, length) for name, length in ranked[:most] if length)
 
     def _call(self, script: str, *arguments: Argument) -> Any:
         return call(self._client, script, self.namespace, *arguments)
@@ -181,7 +186,7 @@ def _append(append: Append) -> list[Argument]:
     previous = "" if append.previous is None else append.previous
     first = append.offsets[0] if append.offsets else ""
     entries = map(encode_entry, append.offsets, append.values)
-    return [append.merchant, append.partition, previous, len(append.offsets), first, *entries]
+    return [append.lane, append.partition, previous, len(append.offsets), first, *entries]
 
 
 def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
@@ -199,12 +204,17 @@ def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
 
 def _appended(append: Append, reply: Sequence[int]) -> Appended:
     enqueued, acknowledged, damaged = reply
-    return Appended(append.merchant, append.partition, enqueued, acknowledged, bool(damaged))
+    return Appended(append.lane, append.partition, enqueued, acknowledged, bool(damaged))
 
 
-def _failing(merchant: bytes, state: Sequence[bytes | None], head: bytes | None) -> FailingLane:
+def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> FailingLane:
     partition, failures, reason = state
     oldest = decode_entry(head).offset if head else None
     return FailingLane(
-        merchant.decode(), int(partition or -1), int(failures or 0), (reason or b"").decode(), oldest
+        merchant_of_lane(name),
+        int(partition or -1),
+        int(failures or 0),
+        (reason or b"").decode(),
+        oldest,
+        is_snapshot_lane(name),
     )

@@ -152,7 +152,8 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
         return super()._new_queue(queue, **options)
 
     def _refuse_lanes(self, queue: str) -> None:
-        if queue.partition(".m.")[0] in self.consumers:
+        consumer, _, lane = queue.partition(".")
+        if consumer in self.consumers and (not lane or lane[:2] in ("m.", "s.")):
             raise PermanentError(
                 f"{queue} is a lane and takes events from the bridge only: tasks, and with them countdown, eta, "
                 "priority and Task.retry, would leave the merchant's order",

@@ -53,12 +53,16 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """How one consumer takes its turns. ``single`` (group = 1): returning without an outcome means done."""
+    """How one consumer takes its turns. ``single`` (group = 1): returning without an outcome means done.
+
+    ``partitions`` are those of each of its topics; claims number them through.
+    """
 
     consumer: str
     handler: Handler
     set_aside: SetAside
     backoff: Backoff
+    partitions: int
     single: bool = False
 
 
@@ -68,7 +72,7 @@ def run_turn(consumption: Consumption, claim: Claim) -> Finish:
     Nothing that is set aside is acknowledged before it is stored: when it cannot be, the turn is tried again.
     """
     passes("turn.claimed")
-    decoded = [_Decoded.of(lane) for lane in claim.lanes]
+    decoded = [_Decoded.of(lane, consumption.partitions) for lane in claim.lanes]
     lanes = [one.lane for one in decoded if one.lane.events]
     trouble = _trouble(consumption.handler, Turn(consumption.consumer, claim.token, lanes)) if lanes else None
     passes("turn.handled")
@@ -117,24 +121,28 @@ class _Decoded:
     malformed: tuple[Rejection, ...]
 
     @classmethod
-    def of(cls, claimed: ClaimedLane) -> _Decoded:
+    def of(cls, claimed: ClaimedLane, partitions: int) -> _Decoded:
+        merchant, partition = claimed.merchant, claimed.partition % partitions
         events: list[Event] = []
         places: list[int] = []
         malformed: list[Rejection] = []
         for place, (offset, value) in enumerate(claimed.entries):
             try:
-                events.append(decode(value, claimed.merchant))
+                events.append(decode(value, merchant))
                 places.append(place)
             except MalformedEventError as error:
-                malformed.append(Rejection(claimed.merchant, claimed.partition, offset, error.what, value))
+                malformed.append(
+                    Rejection(merchant, partition, offset, error.what, value, snapshot=claimed.snapshot)
+                )
         entries = [claimed.entries[place] for place in places]
         lane = Lane(
-            claimed.merchant,
-            claimed.partition,
+            merchant,
+            partition,
             [entry.offset for entry in entries],
             events,
             [entry.value for entry in entries],
             claimed.failures,
+            claimed.snapshot,
         )
         return cls(claimed, lane, tuple(places), tuple(malformed))
 

@@ -131,10 +131,10 @@ class Verification:
             with session(self._settings.source_url(snapshot.source)) as connection:
                 while not queue.last_tick_covers(connection, snapshot.seen):
                     self._wait(f"{snapshot.source}: the relay has not published what the snapshot sees")
-        ends = progress.end_offsets(self._settings)
-        for consumer in self._sinks():
+        ends = {name: progress.end_offsets(self._settings, name) for name in self._sinks()}
+        for consumer, bounds in ends.items():
             self._tell(f"{consumer}: waiting until it has accepted everything")
-            while not progress.accepted(self._settings, consumer, ends):
+            while not progress.accepted(self._settings, consumer, bounds):
                 self._wait(f"{consumer} has not accepted everything")
         if "warehouse" in self._sinks():
             self._await_loads()

@@ -553,6 +553,125 @@ def test_company_takes_no_more_room_than_a_turn_has(lab: Labs) -> None:
     assert it.store.step().claim is None
 
 
+# Lanes of snapshots
+
+
+ROWS = 8 + P  # the partition of snapshot rows beside P, of eight
+
+
+def rows(merchant: str, *offsets: int, previous: int | None = None) -> Append:
+    """Events of a merchant's lane of snapshot rows, with the offsets that his other lane may have too."""
+    return Append(f"s.{merchant}", ROWS, previous, offsets, [b"row %d" % offset for offset in offsets])
+
+
+def add_both(store: Store, *appends: Append) -> list[Appended]:
+    return list(store.add(store.epoch(), {P: 1, ROWS: 1}, appends))
+
+
+def names(claim: Claim | None) -> set[str]:
+    return {lane.name for lane in claim.lanes} if claim else set()
+
+
+def test_a_merchants_two_lanes_know_nothing_of_each_other(lab: Labs) -> None:
+    store = lab(group=5).store
+    replies = add_both(store, rows("a", 5, 6), entry("a", 5), rows("b", 7))
+    assert replies == [
+        Appended("s.a", ROWS, 6, 4),
+        Appended("a", P, 5, 4),
+        Appended("s.b", ROWS, 7, 6),
+    ]
+    assert store.lengths(["a", "s.a", "b", "s.b"]) == {"a": 1, "s.a": 2, "b": 0, "s.b": 1}
+    changes = claimed(store)
+    assert (names(changes), heads(changes)) == ({"a"}, {"a": [5]})
+    snapshot = claimed(store, done(changes))
+    (first, *_) = sorted(snapshot.lanes, key=lambda lane: lane.merchant)
+    assert (first.merchant, first.partition, first.snapshot) == ("a", ROWS, True)
+    assert first.entries == (Entry(5, b"row 5"), Entry(6, b"row 6"))
+    store.step([done(snapshot, a=1)], claim=False)
+    assert dict(store.acknowledged(store.epoch(), P)) == {"a": 5}
+    assert dict(store.acknowledged(store.epoch(), ROWS)) == {"s.a": 5, "s.b": 7}
+
+
+def test_changes_go_before_rows_of_snapshots_and_no_turn_has_both(lab: Labs) -> None:
+    # Mutants: one ready set for both kinds; or lanes of both in one turn.
+    it = lab(group=2)
+    add_both(it.store, *(rows(merchant, n) for n, merchant in enumerate("abcd")))
+    it.passes(5)
+    add_both(it.store, *(entry(merchant, n) for n, merchant in enumerate("xyz")))
+    turns = [claimed(it.store) for _ in range(4)]
+    assert [{lane.snapshot for lane in turn.lanes} for turn in turns] == [{False}, {False}, {True}, {True}]
+    assert it.store.step().claim is None
+
+
+def test_a_failing_lane_that_is_due_goes_before_rows_of_snapshots(lab: Labs) -> None:
+    # Mutant: only healthy live lanes are looked for before those of snapshots.
+    it = lab(group=1)
+    add_both(it.store, entry("a", 1), entry("b", 2))
+    it.store.step([retried(claimed(it.store)), retried(claimed(it.store))], claim=False)
+    add_both(it.store, rows("c", 3), rows("d", 4))
+    it.passes(2)
+    order = [names(claimed(it.store)) for _ in range(4)]
+    assert order[0] | order[1] == {"a", "b"}
+    assert order[2] | order[3] == {"s.c", "s.d"}
+
+
+def test_changes_that_linger_let_rows_of_snapshots_go(lab: Labs) -> None:
+    it = lab(linger=60_000, events=2, group=5)
+    add_both(it.store, entry("a", 1), rows("b", 2, 3), rows("c", 4))
+    assert names(claimed(it.store)) == {"s.b"}
+    assert it.store.step().claim is None
+
+
+def test_a_failing_lane_of_a_snapshot_waits_alone_and_is_named(lab: Labs) -> None:
+    it = lab(group=5)
+    add_both(it.store, rows("a", 1), rows("b", 2))
+    claim = claimed(it.store)
+    outcomes = [Outcome("a", 0, "retry", 0, "mapping"), Outcome("b", 1, "done")]
+    it.store.step([Finished(claim, outcomes)], claim=False)
+    overview = it.store.overview()
+    (failing,) = overview.failing
+    assert (failing.name, failing.merchant, failing.partition, failing.snapshot) == ("s.a", "a", ROWS, True)
+    assert (failing.reason, failing.oldest, overview.failing_count) == ("mapping", 1, 1)
+    assert (overview.ready, overview.snapshots, overview.longest) == (1, 1, (("s.a", 1),))
+    add_both(it.store, rows("b", 3, previous=2))
+    it.passes(2)
+    turns = [names(claimed(it.store)), names(claimed(it.store))]
+    assert sorted(turns, key=sorted) == [{"s.a"}, {"s.b"}]
+
+
+def test_damage_reset_and_the_end_of_leases_are_those_of_any_lane(lab: Labs) -> None:
+    it = lab()
+    add_both(it.store, rows("a", 5, 6))
+    it.loses_tail("s.a")
+    assert add_both(it.store, rows("a", previous=6))[0].damaged
+    it.store.reset(it.store.epoch(), 1, ROWS, "s.a", 4)
+    assert it.store.overview().snapshots == 0
+    assert add_both(it.store, rows("a", 5, 6, previous=4)) == [Appended("s.a", ROWS, 6, 4)]
+    first = claimed(it.store)
+    it.ends(first.token)
+    second = claimed(it.store)
+    assert (names(second), second.lanes[0].failures) == ({"s.a"}, 1)
+    assert it.store.step([done(first)]).refused == 1
+    it.store.release(second.token)
+    assert names(claimed(it.store)) == {"s.a"}
+
+
+def test_lost_readiness_of_rows_comes_back_with_the_next_add(lab: Labs) -> None:
+    it = lab()
+    add_both(it.store, rows("a", 1))
+    it.loses_readiness("s.a")
+    assert it.store.step().claim is None
+    add_both(it.store, rows("a", previous=1))
+    assert names(claimed(it.store)) == {"s.a"}
+
+
+def test_an_idle_worker_waits_no_longer_than_until_rows_are_due(lab: Labs) -> None:
+    # Mutant: the wait computed from live lanes alone.
+    store = lab(linger=100).store
+    add_both(store, rows("a", 1))
+    assert 1 <= store.step().wait <= 100
+
+
 # What people ask
 
 

@@ -6,9 +6,7 @@ import pytest
 
 from pipeline.errors import FencedError
 from pipeline.ports import Committed
-from tests.fakes.groups import Group, groups
-
-BOTH = frozenset({0, 1})
+from tests.fakes.groups import BOTH, CHANGES, ROWS, Group, groups
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
@@ -27,19 +25,19 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
 
 def test_what_is_committed_is_read_back(group: Group) -> None:
     # Mutant: committed() without the note, which then never comes back.
-    group.member.commit({0: Committed(3, "three")})
-    group.member.commit({0: Committed(5, '{"at":5}'), 1: Committed(2)})
-    assert dict(group.member.committed(BOTH)) == {0: Committed(5, '{"at":5}'), 1: Committed(2)}
+    group.member.commit({CHANGES: Committed(3, "three")})
+    group.member.commit({CHANGES: Committed(5, '{"at":5}'), ROWS: Committed(2)})
+    assert dict(group.member.committed(BOTH)) == {CHANGES: Committed(5, '{"at":5}'), ROWS: Committed(2)}
 
 
 def test_a_commit_may_go_back(group: Group) -> None:
-    group.member.commit({0: Committed(3, "three")})
-    group.member.commit({0: Committed(1)})
-    assert group.member.committed(frozenset({0})) == {0: Committed(1)}
+    group.member.commit({CHANGES: Committed(3, "three")})
+    group.member.commit({CHANGES: Committed(1)})
+    assert group.member.committed(frozenset({CHANGES})) == {CHANGES: Committed(1)}
 
 
 def test_a_partition_that_never_had_an_offset_is_absent(group: Group) -> None:
-    assert 7 not in group.member.committed(frozenset({0, 7}))
+    assert 7 not in group.member.committed(frozenset({CHANGES, 7}))
 
 
 def test_committing_a_partition_of_others_is_refused_and_changes_nothing(group: Group) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from pipeline.ports import Record
-from tests.fakes.groups import Group, groups
+from tests.fakes.groups import BOTH, CHANGES, ROWS, Group, groups
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
@@ -47,7 +47,7 @@ class Reader:
 def reader(group: Group) -> Reader:
     """A reader of a member that has got both partitions."""
     reader = Reader(group)
-    reader.until(lambda: reader.assigned == {0, 1})
+    reader.until(lambda: reader.assigned == BOTH)
     return reader
 
 
@@ -56,57 +56,57 @@ def test_records_come_in_offset_order_with_key_and_value_as_they_were_sent(
 ) -> None:
     sent: list[tuple[bytes | None, bytes | None]] = [(b"6", b"a"), (None, b"\xff"), (b"7", None), (b"6", b"")]
     for key, value in sent:
-        group.append(1, key, value)
-    reader.until(lambda: len(reader.records.get(1, [])) == 4)
-    assert reader.records == {1: [(offset, key, value) for offset, (key, value) in enumerate(sent)]}
+        group.append(ROWS, key, value)
+    reader.until(lambda: len(reader.records.get(ROWS, [])) == 4)
+    assert reader.records == {ROWS: [(offset, key, value) for offset, (key, value) in enumerate(sent)]}
 
 
 def test_an_empty_topic_gives_nothing_within_the_timeout(group: Group, reader: Reader) -> None:
     reader.rounds(3)
     assert reader.records == {}
-    assert group.member.position(0) == 0
+    assert group.member.position(CHANGES) == 0
 
 
 def test_the_position_is_the_offset_the_next_poll_reads(group: Group, reader: Reader) -> None:
-    group.append(0, b"6", b"a")
-    group.append(0, b"6", b"b")
-    reader.until(lambda: len(reader.records.get(0, [])) == 2)
-    assert group.member.position(0) == 2
+    group.append(CHANGES, b"6", b"a")
+    group.append(CHANGES, b"6", b"b")
+    reader.until(lambda: len(reader.records.get(CHANGES, [])) == 2)
+    assert group.member.position(CHANGES) == 2
 
 
 def test_seeking_back_reads_again_from_there(group: Group, reader: Reader) -> None:
     for value in (b"a", b"b", b"c"):
-        group.append(0, b"6", value)
-    reader.until(lambda: len(reader.records.get(0, [])) == 3)
-    group.member.seek(0, 1)
+        group.append(CHANGES, b"6", value)
+    reader.until(lambda: len(reader.records.get(CHANGES, [])) == 3)
+    group.member.seek(CHANGES, 1)
     reader.records.clear()
-    reader.until(lambda: len(reader.records.get(0, [])) == 2)
-    assert [offset for offset, _, _ in reader.records[0]] == [1, 2]
+    reader.until(lambda: len(reader.records.get(CHANGES, [])) == 2)
+    assert [offset for offset, _, _ in reader.records[CHANGES]] == [1, 2]
 
 
 def test_exactly_the_partitions_named_last_are_paused(group: Group, reader: Reader) -> None:
-    group.member.pause(frozenset({0}))
-    group.append(0, b"6", b"a")
-    group.append(1, b"7", b"b")
-    reader.until(lambda: 1 in reader.records)
+    group.member.pause(frozenset({CHANGES}))
+    group.append(CHANGES, b"6", b"a")
+    group.append(ROWS, b"7", b"b")
+    reader.until(lambda: ROWS in reader.records)
     reader.rounds(3)
-    assert 0 not in reader.records
-    group.member.pause(frozenset({1}))
-    group.append(1, b"7", b"c")
+    assert CHANGES not in reader.records
+    group.member.pause(frozenset({ROWS}))
+    group.append(ROWS, b"7", b"c")
     reader.until(lambda: 0 in reader.records)
     reader.rounds(3)
-    assert len(reader.records[1]) == 1
+    assert len(reader.records[ROWS]) == 1
 
 
 def test_the_ends_are_the_offsets_after_the_last_records(group: Group, reader: Reader) -> None:
-    group.append(1, b"7", b"a")
-    assert dict(group.member.ends(frozenset({0, 1}))) == {0: 0, 1: 1}
+    group.append(ROWS, b"7", b"a")
+    assert dict(group.member.ends(BOTH)) == {CHANGES: 0, ROWS: 1}
 
 
 def test_a_partition_taken_away_is_told_and_no_longer_read(group: Group, reader: Reader) -> None:
     group.take_away()
     reader.until(lambda: len(reader.assigned) < 2)
-    gone = {0, 1} - reader.assigned
+    gone = BOTH - reader.assigned
     for partition in gone:
         group.append(partition, b"6", b"a")
     reader.rounds(3)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import redis
 
+from pipeline.domain.routing import is_snapshot_lane, lane_queue
 from pipeline.lanes.claim import TurnLimits, decode_entry
 from pipeline.lanes.store import RedisLaneStore
 from tests.fakes.lane_store import MemoryLaneStore
@@ -36,23 +37,23 @@ class LaneLab(ABC):
         """Redis forgets that a turn is leased."""
 
     @abstractmethod
-    def loses_list(self, merchant: str) -> None:
+    def loses_list(self, lane: str) -> None:
         """Redis forgets the events of a lane."""
 
     @abstractmethod
-    def loses_tail(self, merchant: str) -> None:
+    def loses_tail(self, lane: str) -> None:
         """Redis forgets the last event of a lane."""
 
     @abstractmethod
-    def rolls_back(self, merchant: str) -> None:
+    def rolls_back(self, lane: str) -> None:
         """Redis comes back as it was before the last event of a lane was added."""
 
     @abstractmethod
-    def loses_field(self, merchant: str, field: Lost) -> None:
+    def loses_field(self, lane: str, field: Lost) -> None:
         """Redis forgets one field of a lane."""
 
     @abstractmethod
-    def loses_readiness(self, merchant: str) -> None:
+    def loses_readiness(self, lane: str) -> None:
         """Redis forgets that a lane waits."""
 
     @abstractmethod
@@ -83,22 +84,22 @@ class MemoryLab(LaneLab):
     def loses_lease(self, token: int) -> None:
         del self.store.leases[token]
 
-    def loses_list(self, merchant: str) -> None:
-        self.store.lanes[merchant].entries.clear()
+    def loses_list(self, lane: str) -> None:
+        self.store.lanes[lane].entries.clear()
 
-    def loses_tail(self, merchant: str) -> None:
-        self.store.lanes[merchant].entries.pop()
+    def loses_tail(self, lane: str) -> None:
+        self.store.lanes[lane].entries.pop()
 
-    def rolls_back(self, merchant: str) -> None:
-        lane = self.store.lanes[merchant]
-        lane.entries.pop()
-        lane.enqueued = lane.entries[-1].offset if lane.entries else lane.acknowledged
+    def rolls_back(self, lane: str) -> None:
+        state = self.store.lanes[lane]
+        state.entries.pop()
+        state.enqueued = state.entries[-1].offset if state.entries else state.acknowledged
 
-    def loses_field(self, merchant: str, field: Lost) -> None:
-        setattr(self.store.lanes[merchant], field, None)
+    def loses_field(self, lane: str, field: Lost) -> None:
+        setattr(self.store.lanes[lane], field, None)
 
-    def loses_readiness(self, merchant: str) -> None:
-        del self.store.due[merchant]
+    def loses_readiness(self, lane: str) -> None:
+        del self.store.due[lane]
 
     def loses_everything(self) -> None:
         self.store.lose()
@@ -121,26 +122,27 @@ class RedisLab(LaneLab):
     def loses_lease(self, token: int) -> None:
         self._client.zrem(f"{self._namespace}:leases", token)
 
-    def loses_list(self, merchant: str) -> None:
-        self._client.delete(f"{self._namespace}.m.{merchant}")
+    def loses_list(self, lane: str) -> None:
+        self._client.delete(lane_queue(self._namespace, lane))
 
-    def loses_tail(self, merchant: str) -> None:
-        self._client.rpop(f"{self._namespace}.m.{merchant}")
+    def loses_tail(self, lane: str) -> None:
+        self._client.rpop(lane_queue(self._namespace, lane))
 
-    def rolls_back(self, merchant: str) -> None:
-        lane, events = f"{self._namespace}:lane:{merchant}", f"{self._namespace}.m.{merchant}"
+    def rolls_back(self, lane: str) -> None:
+        key, events = f"{self._namespace}:lane:{lane}", lane_queue(self._namespace, lane)
         self._client.rpop(events)
         tail = self._client.lindex(events, -1)
         assert tail is None or isinstance(tail, bytes)
-        enqueued = self._client.hget(lane, "acknowledged") if tail is None else decode_entry(tail).offset
+        enqueued = self._client.hget(key, "acknowledged") if tail is None else decode_entry(tail).offset
         assert enqueued is not None
-        self._client.hset(lane, "enqueued", enqueued)
+        self._client.hset(key, "enqueued", enqueued)
 
-    def loses_field(self, merchant: str, field: Lost) -> None:
-        self._client.hdel(f"{self._namespace}:lane:{merchant}", field)
+    def loses_field(self, lane: str, field: Lost) -> None:
+        self._client.hdel(f"{self._namespace}:lane:{lane}", field)
 
-    def loses_readiness(self, merchant: str) -> None:
-        self._client.zrem(f"{self._namespace}:ready", merchant)
+    def loses_readiness(self, lane: str) -> None:
+        room = "snapshot_ready" if is_snapshot_lane(lane) else "ready"
+        self._client.zrem(f"{self._namespace}:{room}", lane)
 
     def loses_everything(self) -> None:
         keys = list(self._client.scan_iter(match=f"{self._namespace}*", count=1000))

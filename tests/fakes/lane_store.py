@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.consumer import Outcome
+from pipeline.domain.routing import is_snapshot_lane, merchant_of_lane
 from pipeline.errors import EpochLostError, FencedError, StoreFullError
 from pipeline.lanes.claim import (
     Claim,
@@ -99,15 +100,13 @@ class MemoryLaneStore:
         self._guard(epoch, {})
         waiting = self.dirty.get(partition, set())
         taken = [waiting.pop() for _ in range(min(limit, len(waiting)))]
-        known = [
-            (merchant, self.lanes[merchant].acknowledged) for merchant in taken if merchant in self.lanes
-        ]
-        return [(merchant, offset) for merchant, offset in known if offset is not None]
+        known = [(name, self.lanes[name].acknowledged) for name in taken if name in self.lanes]
+        return [(name, offset) for name, offset in known if offset is not None]
 
-    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
+    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
         self._guard(epoch, {partition: fence})
-        self.lanes[merchant] = MemoryLane(partition, base, base)
-        self.due.pop(merchant, None)
+        self.lanes[lane] = MemoryLane(partition, base, base)
+        self.due.pop(lane, None)
 
     def _guard(self, epoch: str, fences: Mapping[int, int]) -> None:
         if epoch != self._epoch:
@@ -118,20 +117,20 @@ class MemoryLaneStore:
         self.fences.update(fences)
 
     def _add(self, append: Append) -> Appended:
-        lane = self.lanes.get(append.merchant)
+        lane = self.lanes.get(append.lane)
         if lane is None:
             if append.previous is not None:
-                return Appended(append.merchant, append.partition, -1, -1, damaged=True)
+                return Appended(append.lane, append.partition, -1, -1, damaged=True)
             if not append.offsets:
-                return Appended(append.merchant, append.partition, -1, -1)
+                return Appended(append.lane, append.partition, -1, -1)
             base = append.offsets[0] - 1
-            lane = self.lanes[append.merchant] = MemoryLane(append.partition, base, base)
+            lane = self.lanes[append.lane] = MemoryLane(append.partition, base, base)
         if not lane.sound(append):
             return Appended(
-                append.merchant, append.partition, _number(lane.enqueued), _number(lane.acknowledged), True
+                append.lane, append.partition, _number(lane.enqueued), _number(lane.acknowledged), True
             )
         self._extend(lane, append)
-        return Appended(append.merchant, append.partition, _number(lane.enqueued), _number(lane.acknowledged))
+        return Appended(append.lane, append.partition, _number(lane.enqueued), _number(lane.acknowledged))
 
     def _extend(self, lane: MemoryLane, append: Append) -> None:
         enqueued = _number(lane.enqueued)
@@ -146,11 +145,11 @@ class MemoryLaneStore:
                 lane.linger_until = self.now + self.limits.linger
         elif lane.entries:
             full = len(lane.entries) >= self.limits.events
-            self._wait(append.merchant, self.now if full else self.now + self.limits.linger)
+            self._wait(append.lane, self.now if full else self.now + self.limits.linger)
 
-    def _wait(self, merchant: str, due: int) -> None:
-        due = max(due, self.lanes[merchant].not_before)
-        self.due[merchant] = min(due, self.due.get(merchant, due))
+    def _wait(self, name: str, due: int) -> None:
+        due = max(due, self.lanes[name].not_before)
+        self.due[name] = min(due, self.due.get(name, due))
 
     # The workers' side
 
@@ -173,80 +172,83 @@ class MemoryLaneStore:
         return held
 
     def release(self, token: int) -> None:
-        for merchant in self._end(token):
-            self._open(merchant, self.now)
+        for name in self._end(token):
+            self._open(name, self.now)
 
     def overview(self, most: int = 20) -> Overview:
-        failing = sorted((m, lane) for m, lane in self.lanes.items() if lane.failures)
+        failing = sorted((name, lane) for name, lane in self.lanes.items() if lane.failures)
         lengths = sorted(self.lengths(self.lanes).items(), key=lambda item: (-item[1], item[0]))
         return Overview(
             ready=len(self.due),
-            claimed=sum(len(merchants) for merchants in self.turns.values()),
-            failing=tuple(_failing(merchant, lane) for merchant, lane in failing[:most]),
+            snapshots=sum(map(is_snapshot_lane, self.due)),
+            claimed=sum(len(names) for names in self.turns.values()),
+            failing=tuple(_failing(name, lane) for name, lane in failing[:most]),
             failing_count=len(failing),
-            longest=tuple((merchant, length) for merchant, length in lengths[:most] if length),
+            longest=tuple((name, length) for name, length in lengths[:most] if length),
             sink_failures=self._breaker.failures,
         )
 
-    def lengths(self, merchants: Iterable[str]) -> dict[str, int]:
-        return {m: len(self.lanes[m].entries) if m in self.lanes else 0 for m in merchants}
+    def lengths(self, lanes: Iterable[str]) -> dict[str, int]:
+        return {name: len(self.lanes[name].entries) if name in self.lanes else 0 for name in lanes}
 
     def _finish(self, finished: Finished, jitter: float) -> int:
         token = finished.claim.token
         if token not in self.leases:
             return len(finished.outcomes)
         claimed = {lane.merchant: lane for lane in finished.claim.lanes}
-        mine = [outcome for outcome in finished.outcomes if self._holds(outcome.merchant, token)]
+        mine = [
+            outcome for outcome in finished.outcomes if self._holds(claimed[outcome.merchant].name, token)
+        ]
         for outcome in mine:
             self._settle(claimed[outcome.merchant], outcome)
         self._judge(token, {outcome.kind for outcome in mine}, jitter)
-        for merchant in self._end(token):
-            self._fail(merchant, "the turn left the lane undecided")
+        for name in self._end(token):
+            self._fail(name, "the turn left the lane undecided")
         return len(finished.outcomes) - len(mine)
 
-    def _holds(self, merchant: str, token: int) -> bool:
-        return merchant in self.lanes and self.lanes[merchant].claim == token
+    def _holds(self, name: str, token: int) -> bool:
+        return name in self.lanes and self.lanes[name].claim == token
 
     def _settle(self, claimed: ClaimedLane, outcome: Outcome) -> None:
-        lane = self.lanes[claimed.merchant]
+        name, lane = claimed.name, self.lanes[claimed.name]
         if outcome.entries:
             if lane.entries and lane.entries[0].offset == claimed.entries[0].offset:
                 del lane.entries[: outcome.entries]
             lane.acknowledged = claimed.entries[outcome.entries - 1].offset
-            self.dirty.setdefault(claimed.partition, set()).add(claimed.merchant)
+            self.dirty.setdefault(claimed.partition, set()).add(name)
         if outcome.kind == "retry":
-            self._fail(claimed.merchant, outcome.reason, outcome.delay_ms)
+            self._fail(name, outcome.reason, outcome.delay_ms)
             return
         if outcome.kind == "done":
             lane.failures, lane.reason = 0, ""
         full = len(lane.entries) >= self.limits.events or lane.linger_until is None
-        self._open(claimed.merchant, self.now if full else _number(lane.linger_until))
+        self._open(name, self.now if full else _number(lane.linger_until))
 
-    def _fail(self, merchant: str, reason: str, delay: int = 0) -> None:
-        lane = self.lanes[merchant]
+    def _fail(self, name: str, reason: str, delay: int = 0) -> None:
+        lane = self.lanes[name]
         lane.failures += 1
         lane.reason = reason
         lane.not_before = self.now + delay
-        self._open(merchant, lane.not_before)
+        self._open(name, lane.not_before)
 
-    def _open(self, merchant: str, due: int) -> None:
-        lane = self.lanes[merchant]
+    def _open(self, name: str, due: int) -> None:
+        lane = self.lanes[name]
         lane.claim = None
         lane.linger_until = None
         if lane.entries:
-            self._wait(merchant, due)
+            self._wait(name, due)
 
     def _end(self, token: int) -> list[str]:
         """Drop a lease; the lanes that it still held."""
         self.leases.pop(token, None)
         if self._breaker.probe == token:
             self._breaker.probe = None
-        return [merchant for merchant in self.turns.pop(token, ()) if self._holds(merchant, token)]
+        return [name for name in self.turns.pop(token, ()) if self._holds(name, token)]
 
     def _expire(self) -> None:
         for token in sorted(token for token, expiry in self.leases.items() if expiry <= self.now):
-            for merchant in self._end(token):
-                self._fail(merchant, _EXPIRED)
+            for name in self._end(token):
+                self._fail(name, _EXPIRED)
 
     def _judge(self, token: int, kinds: set[str], jitter: float) -> None:
         breaker = self._breaker
@@ -263,40 +265,47 @@ class MemoryLaneStore:
             return None
         token = max(self._token + 1, floor + 1, self.now * 1000)
         token += (token - self._token + 1) % 2
-        waiting = sorted((due, merchant) for merchant, due in self.due.items())
-        healthy = [(due, merchant) for due, merchant in waiting if not self.lanes[merchant].failures]
-        failing = [merchant for due, merchant in waiting if self.lanes[merchant].failures and due <= self.now]
-        one_is_due = bool(healthy) and healthy[0][0] <= self.now
-        company = [merchant for _, merchant in healthy] if one_is_due else []
-        first, second = (failing[:1], company) if token % 2 == 0 else (company, failing[:1])
-        lanes = self._take(first or second)
+        lanes = self._take(
+            self._candidates(token, snapshots=False) or self._candidates(token, snapshots=True)
+        )
         if not lanes:
             return None
         self._token = token
         self.leases[token] = self.now + self.limits.lease
-        self.turns[token] = tuple(lane.merchant for lane in lanes)
+        self.turns[token] = tuple(lane.name for lane in lanes)
         if breaker.failures:
             breaker.probe = token
         for lane in lanes:
             self._mark(lane, token)
         return Claim(token, lanes)
 
+    def _candidates(self, token: int, *, snapshots: bool) -> list[str]:
+        """The lanes of one kind that a turn may have, oldest first; a failing lane alone."""
+        waiting = sorted((due, name) for name, due in self.due.items() if is_snapshot_lane(name) == snapshots)
+        healthy = [(due, name) for due, name in waiting if not self.lanes[name].failures]
+        failing = [name for due, name in waiting if self.lanes[name].failures and due <= self.now]
+        one_is_due = bool(healthy) and healthy[0][0] <= self.now
+        company = [name for _, name in healthy] if one_is_due else []
+        first, second = (failing[:1], company) if token % 2 == 0 else (company, failing[:1])
+        return first or second
+
     def _mark(self, claimed: ClaimedLane, token: int) -> None:
-        lane = self.lanes[claimed.merchant]
+        lane = self.lanes[claimed.name]
         lane.claim = token
         leftover = len(lane.entries) > len(claimed.entries)
         lane.linger_until = self.now if leftover and self.limits.linger else None
-        del self.due[claimed.merchant]
+        del self.due[claimed.name]
 
-    def _take(self, merchants: Sequence[str]) -> tuple[ClaimedLane, ...]:
+    def _take(self, names: Sequence[str]) -> tuple[ClaimedLane, ...]:
         lanes: list[ClaimedLane] = []
         events, size = self.limits.events, self.limits.bytes
-        for merchant in merchants[: self.limits.group]:
-            lane = self.lanes[merchant]
+        for name in names[: self.limits.group]:
+            lane = self.lanes[name]
             entries = _head(lane.entries, events, size, alone=not lanes)
             if not entries:
                 break
-            lanes.append(ClaimedLane(merchant, _number(lane.partition), lane.failures, entries))
+            merchant, partition = merchant_of_lane(name), _number(lane.partition)
+            lanes.append(ClaimedLane(merchant, partition, lane.failures, entries, is_snapshot_lane(name)))
             events -= len(entries)
             size -= sum(len(entry.value) for entry in entries)
         return tuple(lanes)
@@ -319,9 +328,10 @@ def _head(entries: Sequence[Entry], events: int, size: int, *, alone: bool) -> t
     return tuple(taken)
 
 
-def _failing(merchant: str, lane: MemoryLane) -> FailingLane:
+def _failing(name: str, lane: MemoryLane) -> FailingLane:
     oldest = lane.entries[0].offset if lane.entries else None
-    return FailingLane(merchant, _number(lane.partition), lane.failures, lane.reason, oldest)
+    merchant, partition = merchant_of_lane(name), _number(lane.partition)
+    return FailingLane(merchant, partition, lane.failures, lane.reason, oldest, is_snapshot_lane(name))
 
 
 def _number(value: int | None) -> int:

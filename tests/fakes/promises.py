@@ -16,10 +16,10 @@ class Sink:
     log: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
     written: set[tuple[str, int]] = field(default_factory=set)
 
-    def write(self, merchant: str, offset: int) -> None:
-        if (merchant, offset) in self.written:
+    def write(self, lane: str, offset: int) -> None:
+        if (lane, offset) in self.written:
             return
-        for earlier, good in self.log[merchant]:
-            if earlier < offset and good and (merchant, earlier) not in self.written:
-                raise Broken(f"{merchant}: {offset} delivered before {earlier}")
-        self.written.add((merchant, offset))
+        for earlier, good in self.log[lane]:
+            if earlier < offset and good and (lane, earlier) not in self.written:
+                raise Broken(f"{lane}: {offset} delivered before {earlier}")
+        self.written.add((lane, offset))

@@ -63,7 +63,7 @@ class WiredStore:
 
     def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
         kept = [
-            Append(one.merchant, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
+            Append(one.lane, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
             for one in appends
         ]
         return self.wire(self.store.add, epoch, fences, kept)
@@ -71,12 +71,12 @@ class WiredStore:
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
         return self.wire(self.store.acknowledged, epoch, partition, limit)
 
-    def reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
-        self.wire(self._reset, epoch, fence, partition, merchant, base)
+    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
+        self.wire(self._reset, epoch, fence, partition, lane, base)
 
-    def _reset(self, epoch: str, fence: int, partition: int, merchant: str, base: int) -> None:
-        self.store.reset(epoch, fence, partition, merchant, base)
-        self.on_reset(merchant)
+    def _reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
+        self.store.reset(epoch, fence, partition, lane, base)
+        self.on_reset(lane)
 
 
 @dataclass(slots=True)

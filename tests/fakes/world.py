@@ -1,6 +1,7 @@
 """Bridges, workers and their surroundings in memory, every one of which can fail between any two steps.
 
-The dispatcher and the turn are the product's own; around them stand the fakes.
+The dispatcher and the turn are the product's own; around them stand the fakes. There are two topics of two partitions,
+numbered through: 0 and 1 hold changes, 2 and 3 rows that snapshots read. Lanes go by their names.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import msgspec
 
 from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.offsets import SweepRecord
 from pipeline.consumer import Outcome, Rejection, SinkUnavailableError, Turn
-from pipeline.domain.routing import partition_of
+from pipeline.domain.event import Op
+from pipeline.domain.routing import is_snapshot_lane, lane_of, merchant_of_lane, partition_of
+from pipeline.domain.sweep import Sweep, encode_sweep
 from pipeline.errors import PipelineError, TransientError
 from pipeline.lanes.claim import Claim, Finished, TurnLimits
 from pipeline.lanes.turn import Backoff, Consumption, run_turn
@@ -28,7 +32,9 @@ from tests.fakes.turns import event
 from tests.fakes.wires import Died, Trouble, Wire, WiredOffsets, WiredStore
 
 PARTITIONS = 2
+NUMBERS = range(2 * PARTITIONS)
 MERCHANTS = ("6", "7", "12", "acme")
+LANES = tuple(lane_of(merchant, snapshot=snapshot) for snapshot in (False, True) for merchant in MERCHANTS)
 WORKERS = 3
 
 Kind = Literal["event", "malformed", "no value", "no key"]
@@ -59,12 +65,14 @@ class World:
     def __init__(
         self, store: type[MemoryLaneStore] = MemoryLaneStore, dispatcher: type[Dispatcher] = Dispatcher
     ) -> None:
-        self.kafka = MemoryKafka(PARTITIONS)
-        self.kafka.positions = dict.fromkeys(range(PARTITIONS), 0)
+        self.kafka = MemoryKafka(len(NUMBERS))
+        self.kafka.positions = dict.fromkeys(NUMBERS, 0)
         self.store = store(TurnLimits(group=2, events=3, lease=10_000))
-        self.sink = Sink({merchant: [] for merchant in MERCHANTS})
+        self.sink = Sink({lane: [] for lane in LANES})
         self.bad: set[tuple[int, int]] = set()
         self.rejected: set[tuple[int, int]] = set()
+        self.sweeps: set[tuple[int, int]] = set()
+        self.passed: set[tuple[int, int]] = set()
         self.late: list[Callable[[], object]] = []
         self.workers = [Worker() for _ in range(WORKERS)]
         self._dispatcher = dispatcher
@@ -73,8 +81,8 @@ class World:
         self._busy: set[int] = set()
         self._holder: dict[str, int] = {}
         self.bridges = [self._started(0), self._started(1)]
-        for partition in range(PARTITIONS):
-            self.kafka.give(partition, self.bridges[partition % 2].member)
+        for number in NUMBERS:
+            self.kafka.give(number, self.bridges[number % 2].member)
 
     # Bridges
 
@@ -84,11 +92,12 @@ class World:
         dispatcher = self._dispatcher(
             member,
             WiredOffsets(wire, member),
-            WiredStore(wire, self.store, lambda merchant: self._holder.pop(merchant, None)),
+            WiredStore(wire, self.store, lambda lane: self._holder.pop(lane, None)),
             partitions=PARTITIONS,
             draw_fences=lambda numbers: wire(self._draw, numbers),
             set_aside=lambda rejections: wire(self.set_aside, rejections),
-            flow=Flow(lane_bytes=1500, pending_bytes=6000, pressure=lambda: 0.0),
+            pass_sweeps=lambda records: wire(self.pass_sweeps, records),
+            flow=Flow(lane_bytes=1500, pending_bytes=6000, snapshot_bytes=3000, pressure=lambda: 0.0),
             clock=self.clock,
         )
         return Bridge(wire, member, dispatcher)
@@ -104,7 +113,17 @@ class World:
 
     def set_aside(self, rejections: Sequence[Rejection]) -> None:
         """The control database stores rejections."""
-        self.rejected |= {(rejection.partition, rejection.offset) for rejection in rejections}
+        self.rejected |= {
+            (one.partition + (PARTITIONS if one.snapshot else 0), one.offset) for one in rejections
+        }
+
+    def pass_sweeps(self, records: Sequence[SweepRecord]) -> None:
+        """The control database notes that sweeps are passed, which must be true."""
+        for number, offset, _ in records:
+            for record in self.kafka.logs[number][:offset]:
+                if (number, record.offset) not in self.sweeps and not self._accepted(number, record):
+                    raise Broken(f"partition {number}: a sweep at {offset} passes {record.offset}")
+            self.passed.add((number, offset))
 
     def run_bridge(self, slot: int, trouble: Trouble | None = None, at: int = 0) -> None:
         """One round of a bridge, whose call number `at` meets `trouble`."""
@@ -135,8 +154,8 @@ class World:
 
     def overtake(self, slot: int) -> None:
         """While a bridge stands still in the middle of its round, the other gets all and goes on."""
-        for partition in range(PARTITIONS):
-            self.rebalance(partition, 1 - slot)
+        for number in NUMBERS:
+            self.rebalance(number, 1 - slot)
         for _ in range(2):
             self.run_bridge(1 - slot)
 
@@ -150,14 +169,23 @@ class World:
         claim = self.store.step().claim
         if claim is not None:
             self._note_holders(claim)
+            self._require_changes_first(claim)
         if not reply_lost:
             worker.claim = claim
 
     def _note_holders(self, claim: Claim) -> None:
         for lane in claim.lanes:
-            if self._holder.get(lane.merchant) in self.store.leases:
-                raise Broken(f"{lane.merchant}: claimed twice")
-            self._holder[lane.merchant] = claim.token
+            if self._holder.get(lane.name) in self.store.leases:
+                raise Broken(f"{lane.name}: claimed twice")
+            self._holder[lane.name] = claim.token
+
+    def _require_changes_first(self, claim: Claim) -> None:
+        kinds = {lane.snapshot for lane in claim.lanes}
+        waiting = [name for name, due in self.store.due.items() if due <= self.store.now]
+        if kinds == {True, False}:
+            raise Broken("a turn of both kinds")
+        if kinds == {True} and not all(map(is_snapshot_lane, waiting)):
+            raise Broken("rows of a snapshot before changes that are due")
 
     def write(self, slot: int, conduct: Conduct = "accepts", available: bool = True) -> None:
         """A worker runs the handler on its turn; `available`: whether the control database answers."""
@@ -171,7 +199,11 @@ class World:
             self.set_aside(rejections)
 
         consumption = Consumption(
-            "search", lambda turn: self._handle(turn, conduct), set_aside, Backoff(lambda: 0.5, most=1.0)
+            "search",
+            lambda turn: self._handle(turn, conduct),
+            set_aside,
+            Backoff(lambda: 0.5, most=1.0),
+            PARTITIONS,
         )
         try:
             worker.outcomes = run_turn(consumption, worker.claim).outcomes
@@ -183,7 +215,7 @@ class World:
             raise SinkUnavailableError("switched off")
         for position, lane in enumerate(turn):
             for count, offset in enumerate(lane.offsets):
-                self.sink.write(lane.merchant, offset)
+                self.sink.write(lane_of(lane.merchant, snapshot=lane.snapshot), offset)
                 if conduct == "stops early":
                     lane.done(count + 1)
                     lane.retry("stopped early", after=0.1)
@@ -215,16 +247,22 @@ class World:
 
     # Surroundings
 
-    def append(self, merchant: str, kind: Kind) -> None:
-        """One more record of a merchant; strange ones belong to nobody's lane or cannot be read."""
-        partition = partition_of(merchant, PARTITIONS)
-        offset = self.kafka.end(partition)
+    def append(self, lane: str, kind: Kind) -> None:
+        """One more record of a lane; strange ones belong to nobody's or cannot be read."""
+        merchant, number = merchant_of_lane(lane), number_of(lane)
+        offset = self.kafka.end(number)
         if kind != "event":
-            self.bad.add((partition, offset))
+            self.bad.add((number, offset))
         if kind in ("event", "malformed"):
-            self.sink.log[merchant].append((offset, kind == "event"))
-        value = None if kind == "no value" else b"{" if kind == "malformed" else _value(merchant, offset)
-        self.kafka.append(partition, None if kind == "no key" else merchant.encode(), value)
+            self.sink.log[lane].append((offset, kind == "event"))
+        value = None if kind == "no value" else b"{" if kind == "malformed" else _value(lane, offset)
+        self.kafka.append(number, None if kind == "no key" else merchant.encode(), value)
+
+    def append_sweep(self) -> None:
+        """One more sweep, in every partition."""
+        sweep = Sweep(1, "sweep", f"sweep-{len(self.sweeps)}", "shop", "public.t", "t", None, "1", "truncate")
+        for number in NUMBERS:
+            self.sweeps.add((number, self.kafka.append(number, None, encode_sweep(sweep))))
 
     def pass_time(self, milliseconds: int) -> None:
         """Time passes."""
@@ -256,22 +294,22 @@ class World:
         kept = {"limits", "now", "full", "_epochs"}
         return {name: value for name, value in vars(self.store).items() if name not in kept}
 
-    def damage(self, kind: Damage, merchant: str) -> None:
+    def damage(self, kind: Damage, name: str) -> None:
         """Redis forgets something."""
-        lane = self.store.lanes.get(merchant)
-        self._holder.pop(merchant, None)
+        lane = self.store.lanes.get(name)
+        self._holder.pop(name, None)
         if kind == "leases":
             self.store.leases.clear()
         elif kind == "dirty":
             self.store.dirty.clear()
         elif lane is not None:
-            self._damage(kind, merchant, lane)
+            self._damage(kind, name, lane)
 
-    def _damage(self, kind: Damage, merchant: str, lane: MemoryLane) -> None:
+    def _damage(self, kind: Damage, name: str, lane: MemoryLane) -> None:
         if kind in ("lane", "list", "due"):
-            self.store.due.pop(merchant, None)
+            self.store.due.pop(name, None)
         if kind == "lane":
-            del self.store.lanes[merchant]
+            del self.store.lanes[name]
         elif kind in ("list", "tail"):
             lane.entries = lane.entries[:-1] if kind == "tail" else []
         elif kind == "claim":
@@ -281,21 +319,25 @@ class World:
         elif kind == "acknowledged":
             lane.acknowledged = None
         if not lane.entries:
-            self.store.due.pop(merchant, None)
+            self.store.due.pop(name, None)
 
     # Promises
 
     def check_committed(self) -> None:
-        """No committed offset is above an event that nobody accepted."""
+        """No committed offset is above an event that nobody accepted, or a sweep of which nobody knows."""
         for partition, position in self.kafka.positions.items():
             for record in self.kafka.logs[partition][:position]:
                 if not self._accepted(partition, record):
                     raise Broken(f"partition {partition}: committed {position} passes {record.offset}")
 
     def _accepted(self, partition: int, record: MemoryRecord) -> bool:
-        if (partition, record.offset) in self.bad:
-            return (partition, record.offset) in self.rejected
-        return ((record.key or b"").decode(), record.offset) in self.sink.written
+        place = partition, record.offset
+        if place in self.sweeps:
+            return place in self.passed
+        if place in self.bad:
+            return place in self.rejected
+        lane = lane_of((record.key or b"").decode(), snapshot=partition >= PARTITIONS)
+        return (lane, record.offset) in self.sink.written
 
     def settle(self, rounds: int = 60) -> None:
         """No more trouble: everything must come to rest, with nothing lost."""
@@ -323,6 +365,13 @@ class World:
         )
 
 
+def number_of(lane: str) -> int:
+    """The partition of a lane, numbered through."""
+    own = partition_of(merchant_of_lane(lane), PARTITIONS)
+    return own + PARTITIONS if is_snapshot_lane(lane) else own
+
+
 @cache
-def _value(merchant: str, offset: int) -> bytes:
-    return msgspec.json.encode(event(offset + 1, {"id": offset}, merchant=merchant))
+def _value(lane: str, offset: int) -> bytes:
+    op: Op = "r" if is_snapshot_lane(lane) else "u"
+    return msgspec.json.encode(event(offset + 1, {"id": offset}, merchant=merchant_of_lane(lane), op=op))

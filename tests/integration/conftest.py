@@ -1,13 +1,21 @@
 """Fixtures that several integration tests share."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import psycopg
 import pytest
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
 
 from devstack.postgres import create_database, drop_database
 from pipeline.control.database import ControlDatabase, migrate
+from pipeline.domain.routing import snapshot_topic
+from pipeline.lanes.claim import TurnLimits
+from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
+from pipeline.settings import load
 from tests.conftest import SourceDatabase, at, unique
+from tests.integration.bridged import PARTITIONS, Bridged
 from tests.integration.captured import Captured
 
 
@@ -45,3 +53,46 @@ def captured(capture_databases: tuple[SourceDatabase, str]) -> Iterator[Captured
         connection.execute("truncate sources, tables, snapshots, actions, sweeps, placements cascade")
     yield Captured(source, database)
     database.close()
+
+
+@pytest.fixture
+def bridged(
+    tmp_path: Path,
+    variables: Mapping[str, str],
+    kafka_bootstrap: str,
+    kafka_topic: Callable[..., str],
+    kafka_admin: KafkaAdminClient,
+    redis_url: str,
+    redis_namespace: str,
+    control_url: str,
+) -> Iterator[Bridged]:
+    """A deployment with topics, lanes and a control database of its own."""
+    topic, name = kafka_topic(PARTITIONS), redis_namespace.rstrip(":")
+    made = {"num_partitions": PARTITIONS, "replication_factor": 1}
+    beside = {snapshot_topic(topic): made, f"{topic}.events": made}
+    kafka_admin.create_topics(beside, wait_for_metadata=True)
+    (tmp_path / "pipeline.toml").write_text(
+        f"""
+        [deployment]
+        name = "{name}"
+        datastream = {{ topic = "{topic}", partitions = {PARTITIONS} }}
+        eventstream = {{ topic = "{topic}.events", partitions = {PARTITIONS} }}
+        [sources]
+        [consumers.audit]
+        handler = "nowhere:handle"
+        snapshot = true
+        """
+    )
+    own = {**variables, "CONTROL_DATABASE_URL": control_url}
+    settings = load(own, tmp_path)
+    database = ControlDatabase(control_url)
+    migrate(database)
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap, acks="all")
+    client = connect(redis_url)
+    store = RedisLaneStore(client, namespace_of(name, "audit"), TurnLimits(group=50))
+    yield Bridged(tmp_path, own, settings, database, producer, client, store)
+    producer.close()
+    client.close()
+    database.close()
+    kafka_admin.delete_groups([f"{name}-audit"])
+    kafka_admin.delete_topics(list(beside))

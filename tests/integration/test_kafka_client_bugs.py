@@ -15,6 +15,7 @@ from devstack.process import wait_until
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.consumer import UNASSIGNED_AFTER, GroupMember
 from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.topics import Topics
 
 pytestmark = pytest.mark.integration
 CURED: Mapping[str, Any] = READING
@@ -112,12 +113,13 @@ def test_a_member_whose_client_stalls_gets_a_new_one(
 ) -> None:
     # Mutant: poll() that never looks for a stall; the cause is B1.
     topic = kafka_topic(2)
+    topics = Topics((topic,), 2)
     produce(kafka_bootstrap, topic, {BUSY: 100, OTHER: 100}, size=10)
-    view = GroupView(kafka_bootstrap, topic, topic)
+    view = GroupView(kafka_bootstrap, topics, topic)
     view.commit({BUSY: 0, OTHER: 0})
     view.close()
     member = GroupMember(
-        kafka_bootstrap, topic, topic, options={**READING, "max_poll_records": 10}, stalled_after=1.0
+        kafka_bootstrap, topics, topic, options={**READING, "max_poll_records": 10}, stalled_after=1.0
     )
     got: dict[int, set[int]] = {BUSY: set(), OTHER: set()}
 
@@ -152,12 +154,13 @@ def test_a_member_that_stays_without_partitions_gets_a_new_client(
 ) -> None:
     # Mutant: poll() that never asks _forgotten(). An assignment lost by the client looks from inside like having none.
     topic = kafka_topic(1)
-    view = GroupView(kafka_bootstrap, topic, topic)
+    topics = Topics((topic,), 1)
+    view = GroupView(kafka_bootstrap, topics, topic)
     view.commit({BUSY: 0})
     view.close()
     now = [0.0]
-    owner = GroupMember(kafka_bootstrap, topic, topic)
-    idle = GroupMember(kafka_bootstrap, topic, topic, clock=lambda: now[0])
+    owner = GroupMember(kafka_bootstrap, topics, topic)
+    idle = GroupMember(kafka_bootstrap, topics, topic, clock=lambda: now[0])
     try:
         assert wait_until(lambda: owner.poll(0.1).assigned == {BUSY}, 20)
 

@@ -20,6 +20,7 @@ from devstack.process import wait_until
 from devstack.redshift.tls import server_context
 from pipeline.bridge.consumer import GroupMember
 from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.topics import Topics
 from pipeline.capture.confluent import ConfluentProducer
 from pipeline.capture.kafka_python import KafkaPythonProducer
 from pipeline.capture.progress import last_progress
@@ -114,10 +115,11 @@ def test_every_client_gets_through(topics: Broker) -> None:
     servers, security, topic = topics.servers, topics.security, DEPLOYMENT.datastream.topic
     assert check_topics(servers, DEPLOYMENT, security) == []
     assert last_progress(servers, DEPLOYMENT.progress.topic, "shop", security) is None
-    view = GroupView(servers, topic, "g", security)
+    read = Topics((topic,), 12)
+    view = GroupView(servers, read, "g", security)
     view.commit(dict.fromkeys(range(12), 0))
     view.close()
-    member = GroupMember(servers, topic, "g", security=security)
+    member = GroupMember(servers, read, "g", security=security)
     producers = (KafkaPythonProducer, ConfluentProducer)
     try:
         for kind in producers:

@@ -53,7 +53,7 @@ def laned(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     app.close()
 
 
-@pytest.mark.parametrize("queue", [CONSUMER, f"{CONSUMER}.m.6"])
+@pytest.mark.parametrize("queue", [CONSUMER, f"{CONSUMER}.m.6", f"{CONSUMER}.s.6"])
 @pytest.mark.parametrize(
     "options",
     [{}, {"countdown": 1}, {"eta": datetime.now(UTC) + timedelta(minutes=1)}, {"priority": 5}],

@@ -36,7 +36,7 @@ def test_the_watermark_and_the_bytes_are_those_of_what_is_pending(
             pending[merchant] = {one for one in pending[merchant] if one > accepted}
         else:
             for part in list(subject.appends()):
-                subject.appended(part.merchant, part.offsets[-1], 0.0)
+                subject.appended(part.lane, part.offsets[-1], 0.0)
             subject.strange, strange = [], set()
         waiting = strange.union(*pending.values())
         assert subject.smallest_pending() == min(waiting, default=None)

@@ -1,7 +1,8 @@
 """Random histories of bridges and workers that die, stand still and are overtaken, on services that lose things.
 
-Nothing is lost, first deliveries of a merchant come in order, no committed offset passes an event that nobody
-accepted, no lane is claimed twice, and when the trouble ends everything comes to rest. Each mechanism removed alone
+Nothing is lost, first deliveries of a lane come in order, no committed offset and no sweep passes an event that nobody
+accepted, no lane is claimed twice, no row of a snapshot is claimed while changes are due, and when the trouble ends
+everything comes to rest. Each mechanism removed alone
 is found. SOAK=1 tries twenty thousand histories instead of one thousand; always the same ones.
 """
 
@@ -31,8 +32,8 @@ from tests.fakes.lane_store import MemoryLaneStore
 from tests.fakes.promises import Broken
 from tests.fakes.wires import Trouble
 from tests.fakes.world import (
-    MERCHANTS,
-    PARTITIONS,
+    LANES,
+    NUMBERS,
     WORKERS,
     Conduct,
     Damage,
@@ -42,7 +43,7 @@ from tests.fakes.world import (
 
 HISTORIES, ROUNDS = 1000, 20 if os.environ.get("SOAK") else 1
 _bridges, _workers = st.integers(0, 1), st.integers(0, WORKERS - 1)
-_merchants = st.sampled_from(MERCHANTS)
+_lanes = st.sampled_from(LANES)
 _paces = st.sampled_from((0.2, 0.5, 0.9))
 
 
@@ -66,7 +67,7 @@ class CrashMachine(RuleBasedStateMachine):
         """Between two troubles the world goes on, at the pace of this history."""
         records, bridges, workers = (self._random.random() < pace for pace in self._pace)
         if records:
-            self.world.append(self._random.choice(MERCHANTS), "event")
+            self.world.append(self._random.choice(LANES), "event")
         if bridges:
             self.world.pass_time(self._random.choice((50, 300)))
             self.world.run_bridge(0)
@@ -75,21 +76,25 @@ class CrashMachine(RuleBasedStateMachine):
             slot = self._random.randrange(WORKERS)
             self._random.choice((self.turn, self.world.claim, self.world.write, self.world.finish))(slot)
 
-    @rule(merchant=_merchants, count=st.integers(1, 4))
-    def append(self, merchant: str, count: int) -> None:
+    @rule(lane=_lanes, count=st.integers(1, 4))
+    def append(self, lane: str, count: int) -> None:
         for _ in range(count):
-            self.world.append(merchant, "event")
+            self.world.append(lane, "event")
 
-    @rule(merchant=_merchants, kind=st.sampled_from(get_args(Kind)))
-    def append_strange(self, merchant: str, kind: Kind) -> None:
-        self.world.append(merchant, kind)
+    @rule(lane=_lanes, kind=st.sampled_from(get_args(Kind)))
+    def append_strange(self, lane: str, kind: Kind) -> None:
+        self.world.append(lane, kind)
+
+    @rule()
+    def append_sweep(self) -> None:
+        self.world.append_sweep()
 
     @rule(slot=_bridges, pause=st.sampled_from((0, 300, 600)))
     def run_bridge(self, slot: int, pause: int) -> None:
         self.world.pass_time(pause)
         self.world.run_bridge(slot)
 
-    @rule(slot=_bridges, trouble=st.sampled_from(get_args(Trouble)), at=st.integers(0, 7))
+    @rule(slot=_bridges, trouble=st.sampled_from(get_args(Trouble)), at=st.integers(0, 11))
     def run_troubled_bridge(self, slot: int, trouble: Trouble, at: int) -> None:
         self.world.pass_time(600)
         self.world.run_bridge(slot, trouble, at)
@@ -132,7 +137,7 @@ class CrashMachine(RuleBasedStateMachine):
     def kill_worker(self, slot: int) -> None:
         self.world.kill_worker(slot)
 
-    @rule(partition=st.integers(0, PARTITIONS - 1), slot=_bridges)
+    @rule(partition=st.sampled_from(NUMBERS), slot=_bridges)
     def rebalance(self, partition: int, slot: int) -> None:
         self.world.rebalance(partition, slot)
 
@@ -156,9 +161,9 @@ class CrashMachine(RuleBasedStateMachine):
     def restore_store(self) -> None:
         self.world.restore_store()
 
-    @rule(kind=st.sampled_from(get_args(Damage)), merchant=_merchants)
-    def damage(self, kind: Damage, merchant: str) -> None:
-        self.world.damage(kind, merchant)
+    @rule(kind=st.sampled_from(get_args(Damage)), lane=_lanes)
+    def damage(self, kind: Damage, lane: str) -> None:
+        self.world.damage(kind, lane)
 
     def teardown(self) -> None:
         self.world.settle()
@@ -199,6 +204,17 @@ class CommitsBeforeTheSink(Dispatcher):
         return partition.position
 
 
+class PassesSweepsAsItReads(Dispatcher):
+    def _pass(self) -> None:
+        self._record_sweeps([record for partition in self._held.values() for record in partition.sweeps])
+
+
+class CommitsPastSweeps(Dispatcher):
+    def _watermark(self, partition: Partition) -> int:
+        partition.sweeps = []
+        return super()._watermark(partition)
+
+
 class NeverAsksSilentLanes(Dispatcher):
     def _check(self) -> None:
         return
@@ -214,8 +230,13 @@ class NoToken(MemoryLaneStore):
         self.leases.setdefault(finished.claim.token, self.now)
         return super()._finish(finished, jitter)
 
-    def _holds(self, merchant: str, token: int) -> bool:
-        return merchant in self.lanes
+    def _holds(self, name: str, token: int) -> bool:
+        return name in self.lanes
+
+
+class KindsTakeTurns(MemoryLaneStore):
+    def _candidates(self, token: int, *, snapshots: bool) -> list[str]:
+        return super()._candidates(token, snapshots=token % 3 == 0) if not snapshots else []
 
 
 class NoLease(MemoryLaneStore):
@@ -225,6 +246,9 @@ class NoLease(MemoryLaneStore):
 
 WITHOUT: Sequence[tuple[str, type[MemoryLaneStore], type[Dispatcher]]] = [
     ("commit after the sink", MemoryLaneStore, CommitsBeforeTheSink),
+    ("passing a sweep after the sink", MemoryLaneStore, PassesSweepsAsItReads),
+    ("commit after passing", MemoryLaneStore, CommitsPastSweeps),
+    ("changes before snapshots", KindsTakeTurns, Dispatcher),
     ("empty append", MemoryLaneStore, NeverAsksSilentLanes),
     ("chain", NoChain, Dispatcher),
     ("token", NoToken, Dispatcher),

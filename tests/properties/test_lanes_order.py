@@ -108,14 +108,14 @@ class Histories(RuleBasedStateMachine):
             return
         for append, answer in zip(appends, answers, strict=True):
             if answer.damaged:
-                base = self.acknowledged[append.merchant]
-                self.lab.store.reset(self.epoch, 1, 0, append.merchant, base)
+                base = self.acknowledged[append.lane]
+                self.lab.store.reset(self.epoch, 1, 0, append.lane, base)
                 for lanes in self.living.values():
-                    lanes.discard(append.merchant)
-                self.sent[append.merchant] = base
+                    lanes.discard(append.lane)
+                self.sent[append.lane] = base
             elif answer.enqueued >= 0 and (append.offsets or append.previous is not None):
-                self.sent[append.merchant] = answer.enqueued
-                self.acknowledge(append.merchant, answer.acknowledged)
+                self.sent[append.lane] = answer.enqueued
+                self.acknowledge(append.lane, answer.acknowledged)
 
     def acknowledge(self, merchant: str, offset: int) -> None:
         if self.records[merchant] and offset >= self.records[merchant][0]:

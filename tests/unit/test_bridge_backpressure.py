@@ -1,6 +1,6 @@
 """Which partitions may flow."""
 
-from pipeline.bridge.backpressure import STORE_LIMIT, Flow
+from pipeline.bridge.backpressure import SNAPSHOT_STORE_LIMIT, STORE_LIMIT, Flow
 from pipeline.bridge.offsets import Partition
 from pipeline.errors import TransientError
 from tests.fakes.kafka import MemoryRecord
@@ -22,18 +22,31 @@ class Store:
         return self.used
 
 
-def flow(store: Store, *, lane_bytes: int = 100, pending_bytes: int = 1000) -> Flow:
-    return Flow(lane_bytes=lane_bytes, pending_bytes=pending_bytes, pressure=store.pressure)
+def flow(
+    store: Store, *, lane_bytes: int = 100, pending_bytes: int = 1000, snapshot_bytes: int = 500
+) -> Flow:
+    return Flow(
+        lane_bytes=lane_bytes,
+        pending_bytes=pending_bytes,
+        snapshot_bytes=snapshot_bytes,
+        pressure=store.pressure,
+    )
 
 
 def partitions() -> list[Partition]:
-    return [Partition(0, 1, fence=1, committed=0), Partition(1, 1, fence=1, committed=0)]
+    return [Partition(number, 2, fence=1, committed=0) for number in range(2)]
+
+
+def snapshots() -> Partition:
+    """The partition of snapshot rows beside partition 0."""
+    return Partition(2, 2, fence=1, committed=0)
 
 
 def fill(subject: Partition, offset: int, size: int, limit: int) -> None:
-    """One more appended event of merchant 6, which belongs to partition 0 of one."""
+    """One more appended event of merchant 6, which belongs to partition 0 of two."""
     subject.receive([MemoryRecord(offset, b"6", b"x" * size)], 0.0, limit)
-    subject.appended("6", offset, 0.0)
+    for append in list(subject.appends()):
+        subject.appended(append.lane, offset, 0.0)
 
 
 def test_a_full_lane_pauses_its_partition_alone_until_half() -> None:
@@ -82,3 +95,36 @@ def test_the_store_is_asked_once_a_second_and_its_last_answer_stands() -> None:
     assert store.asked == 1
     store.used = None
     assert subject.paused(held, 1.0) == BOTH
+
+
+# Mutant: one budget for both (snapshot_bytes counted into pending_bytes, or never looked at).
+def test_rows_of_snapshots_have_a_budget_of_their_own_and_take_none_from_changes() -> None:
+    held, rows = partitions(), snapshots()
+    subject = flow(Store(), lane_bytes=10_000, pending_bytes=1000, snapshot_bytes=500)
+    fill(rows, 0, 500, subject.lane_bytes)
+    fill(held[0], 0, 900, subject.lane_bytes)
+    assert subject.paused([*held, rows], 0.0) == NONE
+    fill(rows, 1, 300, subject.lane_bytes)
+    assert subject.paused([*held, rows], 0.0) == {2}
+    rows.accept("s.6", 0)
+    assert subject.paused([*held, rows], 0.0) == {2}
+    rows.accept("s.6", 1)
+    assert subject.paused([*held, rows], 0.0) == NONE
+
+
+def test_too_many_changes_pause_snapshots_too() -> None:
+    held, rows = partitions(), snapshots()
+    subject = flow(Store(), lane_bytes=10_000)
+    fill(held[0], 0, 1100, subject.lane_bytes)
+    assert subject.paused([*held, rows], 0.0) == {0, 1, 2}
+
+
+def test_a_store_that_fills_up_pauses_snapshots_before_changes() -> None:
+    store, held = Store(), [*partitions(), snapshots()]
+    subject = flow(store)
+    store.used = SNAPSHOT_STORE_LIMIT + 0.01
+    assert subject.paused(held, 0.0) == {2}
+    store.used = STORE_LIMIT + 0.01
+    assert subject.paused(held, 1.0) == {0, 1, 2}
+    store.used = SNAPSHOT_STORE_LIMIT
+    assert subject.paused(held, 2.0) == NONE

@@ -6,9 +6,11 @@ import pytest
 import structlog
 
 from pipeline.errors import PositionLostError
-from tests.fakes.world import World
+from tests.fakes.wires import Trouble
+from tests.fakes.world import World, number_of
 
 M = "6"  # lives in partition 0 of two
+ROWS = f"s.{M}"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +22,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.fixture
 def world() -> World:
-    """Bridge 0 holds partition 0, bridge 1 partition 1; nothing has happened yet."""
+    """Bridge 0 holds partition 0 of both topics, bridge 1 partition 1; nothing has happened yet."""
     return World()
 
 
@@ -41,8 +43,8 @@ def turn(world: World) -> None:
     world.finish(0)
 
 
-def lane(world: World) -> list[int]:
-    return [entry.offset for entry in world.store.lanes[M].entries]
+def lane(world: World, name: str = M) -> list[int]:
+    return [entry.offset for entry in world.store.lanes[name].entries]
 
 
 def home(world: World) -> int:
@@ -159,7 +161,7 @@ def test_a_revoked_partition_is_forgotten(world: World, owner: int) -> None:
     # Mutant: _reassign() that keeps what was revoked.
     world.rebalance(home(world), 1 - owner)
     rounds(world, 1, 0, owner)
-    assert world.bridges[owner].dispatcher.metrics()["partitions"] == 0
+    assert world.bridges[owner].dispatcher.metrics()["partitions"] == 1
     append(world, 1)
     rounds(world, 1, 0, owner)
     assert lane(world) == [0, 1, 2]
@@ -171,5 +173,67 @@ def test_the_numbers_of_the_heartbeat(world: World, owner: int) -> None:
     metrics = world.bridges[owner].dispatcher.metrics()
     assert metrics["records"] == 3
     assert metrics["pending_lanes"] == 1
-    assert metrics["partitions"] == 1
+    assert metrics["partitions"] == 2
     assert metrics["resyncs"] == 0
+
+
+def test_rows_of_snapshots_get_lanes_of_their_own(world: World, owner: int) -> None:
+    world.append(ROWS, "event")
+    append(world, 1)
+    rounds(world, 2, 0, owner)
+    assert (lane(world), lane(world, ROWS)) == ([0, 1, 2, 3], [0])
+
+
+def test_lag_is_told_of_changes_and_of_snapshots_apart(world: World, owner: int) -> None:
+    # Mutant: one sum over all partitions: a relay would hold its snapshots back for changes, or not at all.
+    for _ in range(2):
+        world.append(ROWS, "event")
+    rounds(world, 2, 6000, owner)
+    metrics = world.bridges[owner].dispatcher.metrics()
+    assert (metrics["lag"], metrics["snapshot_lag"]) == (3, 2)
+
+
+def test_a_sweep_is_passed_once_everything_before_it_is_accepted(world: World, owner: int) -> None:
+    # Mutant: _pass() with all sweeps that were read.
+    partition = home(world)
+    world.append_sweep()
+    append(world, 1)
+    rounds(world, 2, 600, owner)
+    assert (partition, 3) not in world.passed
+    turn(world)
+    rounds(world, 2, 600, owner)
+    assert (partition, 3) in world.passed
+    assert world.kafka.positions[partition] == 4
+
+
+def test_a_sweep_waits_for_what_is_not_set_aside_yet(world: World) -> None:
+    partition = number_of(M)
+    world.append(M, "no key")
+    world.append_sweep()
+    for _ in range(2):
+        world.run_bridge(partition, "no answer", 3)
+    assert world.rejected == set()
+    assert (partition, 1) not in world.passed
+    rounds(world, 2, 3000, partition)
+    assert world.rejected == {(partition, 0)}
+    assert (partition, 1) in world.passed
+
+
+@pytest.mark.parametrize("trouble", ["no answer", "reply lost"])
+def test_nothing_passes_a_sweep_that_could_not_be_recorded(world: World, trouble: Trouble) -> None:
+    # Mutant: _watermark() that leaves sweeps out.
+    rounds(world, 1)
+    world.append_sweep()
+    world.pass_time(600)
+    world.run_bridge(0, trouble, 0)
+    assert world.kafka.positions[0] == 0
+    rounds(world, 2, 3000)
+    assert (0, 0) in world.passed
+    assert world.kafka.positions[0] == 1
+
+
+def test_a_record_without_key_that_is_no_sweep_is_set_aside(world: World) -> None:
+    world.append(M, "no key")
+    rounds(world, 2, 600, number_of(M))
+    assert world.rejected == {(number_of(M), 0)}
+    assert world.passed == set()

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from pipeline.bridge.offsets import Partition
+from pipeline.bridge.offsets import Partition, SweepRecord
 from pipeline.domain.routing import partition_of
+from pipeline.domain.sweep import Sweep, encode_sweep
 from pipeline.ports import Append
 from tests.fakes.kafka import MemoryRecord
 
@@ -26,11 +27,11 @@ def receive(subject: Partition, *records: tuple[int, str | None, bytes | None], 
 def send(subject: Partition, now: float = 0.0) -> Sequence[Append]:
     """Append everything that waits, as a lane store would."""
     appends = [
-        Append(one.merchant, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
+        Append(one.lane, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
         for one in subject.appends()
     ]
     for one in appends:
-        subject.appended(one.merchant, one.offsets[-1], now)
+        subject.appended(one.lane, one.offsets[-1], now)
     return appends
 
 
@@ -151,7 +152,7 @@ def test_silent_lanes_are_asked_once_per_age() -> None:
     assert subject.overdue(10.0, 10.0, 5) == [Append(A, 0, 10, (), ()), Append(B, 0, 11, (), ())]
     assert len(subject.overdue(10.0, 10.0, 1)) == 1
     subject.appended(A, 10, 10.0)
-    assert [one.merchant for one in subject.overdue(12.0, 10.0, 5)] == [B]
+    assert [one.lane for one in subject.overdue(12.0, 10.0, 5)] == [B]
 
 
 def test_the_base_of_a_lane_is_below_its_smallest_pending_or_the_position() -> None:
@@ -161,3 +162,34 @@ def test_the_base_of_a_lane_is_below_its_smallest_pending_or_the_position() -> N
     subject.accept(A, 10)
     subject.accept(B, 11)
     assert (subject.base_of(A), subject.base_of(B)) == (11, 12)
+
+
+def test_partitions_beyond_the_first_topics_hold_rows_of_snapshots() -> None:
+    subject = Partition(3, 3, fence=1, committed=0)  # the first of the second topic
+    home = next(str(number) for number in range(100) if partition_of(str(number), 3) == 0)
+    other = next(str(number) for number in range(100) if partition_of(str(number), 3) == 1)
+    receive(subject, (0, home, b"a"), (1, other, b"b"))
+    assert send(subject) == [Append(f"s.{home}", 3, None, (0,), (b"a",))]
+    [strange] = subject.strange
+    assert (strange.partition, strange.snapshot) == (0, True)
+    assert strange.reason == f'merchant "{other}" belongs to partition 1, not 0'
+    subject.accept(f"s.{home}", 0)
+    assert subject.smallest_pending() == 1
+
+
+def test_sweeps_wait_for_what_is_before_them_and_hold_the_watermark() -> None:
+    # Mutant: reached() that compares nothing.
+    subject, sweep = partition(), Sweep(1, "sweep", "1", "shop", "public.t", "t", None, "1", "truncate")
+    value = encode_sweep(sweep)
+    receive(subject, (10, None, value), (11, A, b"a"), (12, None, value), (13, None, b"x"), (14, None, value))
+    send(subject)
+    assert [record.offset for record in subject.reached()] == [10]
+    subject.passed(subject.reached())
+    subject.accept(A, 11)
+    assert subject.reached() == [SweepRecord(0, 12, sweep)]
+    assert subject.smallest_pending() == 12
+    subject.passed(subject.reached())
+    assert subject.smallest_pending() == 13
+    subject.strange = []
+    assert [record.offset for record in subject.reached()] == [14]
+    assert subject.smallest_pending() == 14

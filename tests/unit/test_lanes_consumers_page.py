@@ -45,7 +45,7 @@ def claim() -> Claim:
 
 
 def run(handler: Callable[[Turn], None], aside: list[Rejection]) -> tuple[Outcome, ...]:
-    consumption = Consumption("audit", handler, aside.extend, Backoff(lambda: 0.0))
+    consumption = Consumption("audit", handler, aside.extend, Backoff(lambda: 0.0), partitions=1)
     return run_turn(consumption, claim()).outcomes
 
 

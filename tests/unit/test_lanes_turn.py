@@ -17,6 +17,7 @@ from tests.fakes.turns import event, row
 
 GOOD = "good"
 BACKOFF = Backoff(lambda: 0.0, first=1.0, most=8.0)
+PARTITIONS = 8
 
 
 def entries(merchant: str, *kinds: str, first: int = 10) -> tuple[Entry, ...]:
@@ -47,7 +48,9 @@ def run(
     aside: list[Rejection] | None = None,
 ) -> Finish:
     stored = aside if aside is not None else []
-    consumption = Consumption("c", cast("Callable[[Turn], None]", handler), stored.extend, BACKOFF, single)
+    consumption = Consumption(
+        "c", cast("Callable[[Turn], None]", handler), stored.extend, BACKOFF, PARTITIONS, single
+    )
     return run_turn(consumption, got)
 
 
@@ -204,7 +207,7 @@ def test_nothing_is_acknowledged_before_it_is_set_aside() -> None:
     def refuse(rejections: Sequence[Rejection]) -> None:
         raise TransientError("control database: away")
 
-    consumption = Consumption("c", lambda turn: turn.lanes[0].done(), refuse, BACKOFF)
+    consumption = Consumption("c", lambda turn: turn.lanes[0].done(), refuse, BACKOFF, PARTITIONS)
     finish = run_turn(consumption, claim(a=["{", GOOD]))
     assert finish.outcomes == (Outcome("a", 0, "unavailable", reason="control database: away"),)
 
@@ -226,6 +229,24 @@ def test_a_claim_reads_as_lanes_and_events() -> None:
     assert str(claim(a=[GOOD])) == "1 lane, 1 event: a"
     lanes = tuple(ClaimedLane(f"m{n}", 0, 0, entries(f"m{n}", GOOD, GOOD)) for n in range(7))
     assert str(Claim(1, lanes)) == "7 lanes, 14 events: m0, m1, m2, m3, m4, …"
+
+
+def test_a_lane_of_a_snapshot_says_so_and_has_its_topics_own_partition() -> None:
+    # Mutant: the number that counts through both topics handed on: what is set aside would be stored under no partition.
+    aside: list[Rejection] = []
+    seen: list[tuple[str, int, bool]] = []
+
+    def handler(turn: Turn) -> None:
+        for lane in turn:
+            seen.append((lane.merchant, lane.partition, lane.snapshot))
+            lane.reject(0, "too long")
+
+    rows = ClaimedLane("6", PARTITIONS + 3, 0, entries("6", "{", GOOD), snapshot=True)
+    finish = run(handler, Claim(1, (rows,)), aside=aside)
+    assert finish.outcomes == (Outcome("6", 2, "done"),)
+    assert seen == [("6", 3, True)]
+    assert [(one.partition, one.offset, one.snapshot) for one in aside] == [(3, 10, True), (3, 11, True)]
+    assert str(Claim(1, (rows,))) == "1 lane, 2 events: s.6"
 
 
 def test_entries_survive_the_list() -> None:

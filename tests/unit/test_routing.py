@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.domain.routing import Key, encode_key, is_merchant, partition_of
+from pipeline.domain.routing import (
+    Key,
+    encode_key,
+    is_merchant,
+    is_snapshot_lane,
+    lane_of,
+    lane_queue,
+    merchant_of_lane,
+    partition_of,
+)
 
 values = st.one_of(st.integers(), st.text(), st.booleans())
 
@@ -32,3 +41,14 @@ def test_different_keys_have_different_texts(one: list[str], two: list[str]) -> 
 def test_a_plain_number_stays_readable() -> None:
     assert encode_key({"id": 123}) == "123"
     assert encode_key({"merchant_id": "6", "seq": 7}) == "6:7"
+
+
+@pytest.mark.parametrize("merchant", ["6", "s", "s-1", "_gateway0"])
+def test_a_merchants_two_lanes_never_meet(merchant: str) -> None:
+    live, rows = lane_of(merchant, snapshot=False), lane_of(merchant, snapshot=True)
+    assert (live, rows) == (merchant, f"s.{merchant}")
+    assert not is_merchant(rows)
+    assert (is_snapshot_lane(live), is_snapshot_lane(rows)) == (False, True)
+    assert merchant_of_lane(live) == merchant_of_lane(rows) == merchant
+    assert lane_queue("search", live) == f"search.m.{merchant}"
+    assert lane_queue("search", rows) == f"search.s.{merchant}"

@@ -4,8 +4,8 @@
 local refusal = check_epoch(ARGV[1])
 if refusal then return refusal end
 local out = {}
-for _, merchant in ipairs(redis.call('SPOP', ns .. ':dirty:' .. ARGV[2], ARGV[3])) do
-  local acknowledged = redis.call('HGET', lane_key(merchant), 'acknowledged')
-  if acknowledged then out[#out + 1], out[#out + 2] = merchant, tonumber(acknowledged) end
+for _, name in ipairs(redis.call('SPOP', ns .. ':dirty:' .. ARGV[2], ARGV[3])) do
+  local acknowledged = redis.call('HGET', lane_key(name), 'acknowledged')
+  if acknowledged then out[#out + 1], out[#out + 2] = name, tonumber(acknowledged) end
 end
 return out

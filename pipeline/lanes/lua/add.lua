@@ -1,7 +1,7 @@
 #!lua
 -- ADD: append events to their lanes and tell how each lane stands. Without allow-oom: refused whole when memory is full.
 -- ARGV: epoch, linger, events that make a lane due, number of fences, (partition, fence)*,
---       (merchant, partition, previous or '', number of entries, first offset, entry*)*
+--       (name, partition, previous or '', number of entries, first offset, entry*)*
 -- Returns enqueued, acknowledged, damaged (0 or 1) per lane.
 local LINGER, EVENTS = tonumber(ARGV[2]), tonumber(ARGV[3])
 local i = 5
@@ -37,13 +37,13 @@ local function append(list, enqueued, start, count)
   return from <= stop
 end
 
-local function earliest()
-  return tonumber(redis.call('ZRANGE', READY, 0, 0, 'WITHSCORES')[2]) or math.huge
+local function earliest(set)
+  return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]) or math.huge
 end
 
 -- A worker with nothing to do rests until the earliest lane it has seen is due: an earlier one rings.
-local rings, known = false, LINGER > 0 and earliest() or 0
-local function wake(lane, merchant, state, length)
+local rings, known = false, {}
+local function wake(lane, name, state, length)
   if is_claimed(state[4]) then
     if LINGER > 0 then redis.call('HSETNX', lane, 'linger_until', now + LINGER) end
     return
@@ -51,12 +51,15 @@ local function wake(lane, merchant, state, length)
   if state[4] and state[4] ~= '' then redis.call('HSET', lane, 'claim', '') end
   if length == 0 then return end
   local due = math.max(length >= EVENTS and now or now + LINGER, tonumber(state[6]) or 0)
-  wait_for_turn(merchant, tonumber(state[5]) or 0, due)
+  local failures = tonumber(state[5]) or 0
+  local set = waiting_room(name, failures)
+  if LINGER > 0 and failures == 0 and not known[set] then known[set] = earliest(set) end
+  wait_for_turn(name, failures, due)
   rings = rings or due <= now
 end
 
-local function add(merchant, partition, previous, count, first, start)
-  local lane, list = lane_key(merchant), list_key(merchant)
+local function add(name, partition, previous, count, first, start)
+  local lane, list = lane_key(name), list_key(name)
   local state = redis.call('HMGET', lane, 'partition', 'enqueued', 'acknowledged', 'claim', 'failures', 'not_before')
   local enqueued, acknowledged = tonumber(state[2]), tonumber(state[3])
   if not (state[1] or enqueued or acknowledged) and redis.call('EXISTS', list) == 0 then
@@ -72,7 +75,7 @@ local function add(merchant, partition, previous, count, first, start)
     enqueued = offset_of(ARGV[start + count - 1])
     redis.call('HSET', lane, 'enqueued', enqueued)
   end
-  wake(lane, merchant, state, redis.call('LLEN', list))
+  wake(lane, name, state, redis.call('LLEN', list))
   return enqueued, acknowledged, 0
 end
 
@@ -84,5 +87,6 @@ while i <= #ARGV do
   out[#out + 1], out[#out + 2], out[#out + 3] = enqueued, acknowledged, damaged
   i = i + 5 + count
 end
-if rings or LINGER > 0 and earliest() < known then ring() end
+for set, before in pairs(known) do rings = rings or earliest(set) < before end
+if rings then ring() end
 return out

@@ -2,17 +2,26 @@
 -- KEYS[1] is <deployment>:<consumer>; everything else follows from it, so one Redis node holds a consumer.
 local ns = KEYS[1]
 local READY, RETRIES, FAILING = ns .. ':ready', ns .. ':retries', ns .. ':failing'
+local SNAPSHOT_READY, SNAPSHOT_RETRIES = ns .. ':snapshot_ready', ns .. ':snapshot_retries'
 local LEASES, BREAKER, BELL = ns .. ':leases', ns .. ':breaker', ns .. ':bell'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
-local function lane_key(merchant) return ns .. ':lane:' .. merchant end
-local function list_key(merchant) return ns .. '.m.' .. merchant end
+-- A lane is named after its merchant, s.<merchant> when it holds rows that a snapshot read.
+local function is_snapshot(name) return string.sub(name, 1, 2) == 's.' end
+local function lane_key(name) return ns .. ':lane:' .. name end
+local function list_key(name) return ns .. (is_snapshot(name) and '.' or '.m.') .. name end
 local function turn_key(token) return ns .. ':turn:' .. token end
 
--- Failing lanes wait apart, so that healthy ones are grouped without stepping over them.
-local function wait_for_turn(merchant, failures, due)
-  redis.call('ZADD', failures > 0 and RETRIES or READY, 'LT', due, merchant)
+-- Failing lanes wait apart, so that healthy ones are grouped without stepping over them; lanes of snapshots wait apart
+-- from live ones, so that these go first.
+local function waiting_room(name, failures)
+  if is_snapshot(name) then return failures > 0 and SNAPSHOT_RETRIES or SNAPSHOT_READY end
+  return failures > 0 and RETRIES or READY
+end
+
+local function wait_for_turn(name, failures, due)
+  redis.call('ZADD', waiting_room(name, failures), 'LT', due, name)
 end
 
 -- A claim is void once its lease is gone: nobody can acknowledge by it any more.
@@ -42,11 +51,11 @@ local function drop_lease(token)
   if redis.call('HGET', BREAKER, 'probe') == token then redis.call('HDEL', BREAKER, 'probe') end
 end
 
--- Take the lease of a turn away and open the lanes that it still holds: open(merchant, failures).
+-- Take the lease of a turn away and open the lanes that it still holds: open(name, failures).
 local function end_turn(token, open)
-  for _, merchant in ipairs(redis.call('LRANGE', turn_key(token), 0, -1)) do
-    local fields = redis.call('HMGET', lane_key(merchant), 'claim', 'failures')
-    if fields[1] == token then open(merchant, tonumber(fields[2]) or 0) end
+  for _, name in ipairs(redis.call('LRANGE', turn_key(token), 0, -1)) do
+    local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures')
+    if fields[1] == token then open(name, tonumber(fields[2]) or 0) end
   end
   drop_lease(token)
 end

@@ -2,9 +2,9 @@
 -- RELEASE: give a turn back that was not begun; its lanes are ready at once and nothing is counted.
 -- ARGV: token
 local opened = false
-end_turn(ARGV[1], function(merchant, failures)
-  redis.call('HSET', lane_key(merchant), 'claim', '')
-  wait_for_turn(merchant, failures, now)
+end_turn(ARGV[1], function(name, failures)
+  redis.call('HSET', lane_key(name), 'claim', '')
+  wait_for_turn(name, failures, now)
   opened = true
 end)
 if opened then ring() end

@@ -1,59 +1,59 @@
 #!lua flags=allow-oom
 -- STEP: take the outcomes of finished turns, end leases that ran out, claim the next turn.
 -- ARGV: group, events, bytes, lease, linger, claim (0 or 1), highest token the claimer knows, jitter,
---       (token, number of lanes, (merchant, first, entries, last, kind, delay, reason)*)*
--- Returns refused outcomes, wait, token ('' without a claim), (merchant, partition, failures, entries)*
+--       (token, number of lanes, (name, first, entries, last, kind, delay, reason)*)*
+-- Returns refused outcomes, wait, token ('' without a claim), (name, partition, failures, entries)*
 local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local LEASE, LINGER, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
 local refused = 0
 
-local function fail(merchant, failures, delay, reason)
-  redis.call('HSET', lane_key(merchant), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
+local function fail(name, failures, delay, reason)
+  redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
     'reason', reason)
-  redis.call('HDEL', lane_key(merchant), 'linger_until')
-  redis.call('SADD', FAILING, merchant)
-  if redis.call('EXISTS', list_key(merchant)) == 1 then wait_for_turn(merchant, failures + 1, now + delay) end
+  redis.call('HDEL', lane_key(name), 'linger_until')
+  redis.call('SADD', FAILING, name)
+  if redis.call('EXISTS', list_key(name)) == 1 then wait_for_turn(name, failures + 1, now + delay) end
 end
 
 -- The sink has the first entries: they leave the lane, if the lane still starts with them.
-local function accept(merchant, first, entries, last, partition)
-  local head = redis.call('LINDEX', list_key(merchant), 0)
+local function accept(name, first, entries, last, partition)
+  local head = redis.call('LINDEX', list_key(name), 0)
   if head and string.sub(head, 1, #first + 1) == first .. '\n' then
-    redis.call('LTRIM', list_key(merchant), entries, -1)
+    redis.call('LTRIM', list_key(name), entries, -1)
   end
-  redis.call('HSET', lane_key(merchant), 'acknowledged', last)
-  if partition then redis.call('SADD', ns .. ':dirty:' .. partition, merchant) end
+  redis.call('HSET', lane_key(name), 'acknowledged', last)
+  if partition then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
 end
 
-local function open(merchant, failures, linger_until)
+local function open(name, failures, linger_until)
   local due = now
-  redis.call('HSET', lane_key(merchant), 'claim', '')
-  local length = redis.call('LLEN', list_key(merchant))
+  redis.call('HSET', lane_key(name), 'claim', '')
+  local length = redis.call('LLEN', list_key(name))
   if linger_until then
-    redis.call('HDEL', lane_key(merchant), 'linger_until')
+    redis.call('HDEL', lane_key(name), 'linger_until')
     if length < EVENTS then due = tonumber(linger_until) end
   end
-  if length > 0 then wait_for_turn(merchant, failures, due) end
+  if length > 0 then wait_for_turn(name, failures, due) end
 end
 
-local function settle(token, merchant, first, entries, last, kind, delay, reason)
-  local fields = redis.call('HMGET', lane_key(merchant), 'claim', 'failures', 'partition', 'linger_until')
+local function settle(token, name, first, entries, last, kind, delay, reason)
+  local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures', 'partition', 'linger_until')
   if fields[1] ~= token then
     refused = refused + 1
     return nil
   end
   local failures = tonumber(fields[2]) or 0
-  if entries > 0 then accept(merchant, first, entries, last, fields[3]) end
+  if entries > 0 then accept(name, first, entries, last, fields[3]) end
   if kind == 'retry' then
-    fail(merchant, failures, delay, reason)
+    fail(name, failures, delay, reason)
   else
     if kind == 'done' and failures > 0 then
       failures = 0
-      redis.call('HDEL', lane_key(merchant), 'failures', 'not_before', 'reason')
-      redis.call('SREM', FAILING, merchant)
+      redis.call('HDEL', lane_key(name), 'failures', 'not_before', 'reason')
+      redis.call('SREM', FAILING, name)
     end
-    open(merchant, failures, fields[4])
+    open(name, failures, fields[4])
   end
   return kind
 end
@@ -82,7 +82,7 @@ local function finish(i)
   end
   judge(token, unavailable, done)
   if redis.call('LLEN', turn_key(token)) > count then
-    end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn left the lane undecided') end)
+    end_turn(token, function(name, failures) fail(name, failures, 0, 'the turn left the lane undecided') end)
   else
     drop_lease(token)
   end
@@ -91,7 +91,7 @@ end
 
 local function expire()
   for _, token in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)) do
-    end_turn(token, function(merchant, failures) fail(merchant, failures, 0, 'the turn ended without an answer') end)
+    end_turn(token, function(name, failures) fail(name, failures, 0, 'the turn ended without an answer') end)
   end
 end
 
@@ -117,26 +117,45 @@ end
 
 -- Healthy lanes, oldest first, once one of them is due. Those that still linger go along: company is what they wait
 -- for, and alone each would cost a turn of its own a moment later.
-local function healthy_lanes()
-  if #due_lanes(READY, 1) == 0 then return {} end
-  return redis.call('ZRANGE', READY, 0, GROUP - 1)
+local function healthy_lanes(ready)
+  if #due_lanes(ready, 1) == 0 then return {} end
+  return redis.call('ZRANGE', ready, 0, GROUP - 1)
 end
 
 -- Healthy and failing lanes go first by turns; a failing lane is claimed alone.
-local function candidates(token)
+local function candidates(token, ready, retries)
   local retries_first = token % 2 == 0
-  local found = retries_first and due_lanes(RETRIES, 1) or healthy_lanes()
-  if #found > 0 then return found, retries_first and RETRIES or READY end
-  found = retries_first and healthy_lanes() or due_lanes(RETRIES, 1)
-  return found, retries_first and READY or RETRIES
+  local found = retries_first and due_lanes(retries, 1) or healthy_lanes(ready)
+  if #found > 0 then return found, retries_first and retries or ready end
+  found = retries_first and healthy_lanes(ready) or due_lanes(retries, 1)
+  return found, retries_first and ready or retries
+end
+
+-- Asked once: a step opens lanes before it claims, and closes them after.
+local snapshots = nil
+local function snapshots_wait()
+  if snapshots == nil then snapshots = redis.call('EXISTS', SNAPSHOT_READY, SNAPSHOT_RETRIES) > 0 end
+  return snapshots
+end
+
+-- Rows of snapshots wait until no live lane is due; a turn has lanes of one kind.
+local function next_lanes(token)
+  local found, set = candidates(token, READY, RETRIES)
+  if #found > 0 or not snapshots_wait() then return found, set end
+  return candidates(token, SNAPSHOT_READY, SNAPSHOT_RETRIES)
+end
+
+local function one_is_due()
+  if #due_lanes(READY, 1) > 0 or #due_lanes(RETRIES, 1) > 0 then return true end
+  return snapshots_wait() and (#due_lanes(SNAPSHOT_READY, 1) > 0 or #due_lanes(SNAPSHOT_RETRIES, 1) > 0)
 end
 
 -- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry.
-local function head(merchant, events, bytes, is_first)
+local function head(name, events, bytes, is_first)
   local taken, size = {}, 0
   while #taken < events do
     local most = math.min(CHUNK, events - #taken)
-    local chunk = redis.call('LRANGE', list_key(merchant), #taken, #taken + most - 1)
+    local chunk = redis.call('LRANGE', list_key(name), #taken, #taken + most - 1)
     for _, entry in ipairs(chunk) do
       local length = #entry - string.find(entry, '\n', 1, true)
       if size + length > bytes and not (is_first and #taken == 0) then return taken, size end
@@ -148,22 +167,22 @@ local function head(merchant, events, bytes, is_first)
   return taken, size
 end
 
-local function mark(merchant, token, taken)
-  local lane = lane_key(merchant)
+local function mark(name, token, taken)
+  local lane = lane_key(name)
   redis.call('HSET', lane, 'claim', token)
   if LINGER == 0 then return end
-  if redis.call('LLEN', list_key(merchant)) > taken then
+  if redis.call('LLEN', list_key(name)) > taken then
     redis.call('HSET', lane, 'linger_until', now)
   else
     redis.call('HDEL', lane, 'linger_until')
   end
 end
 
-local function hold(token, set, merchants)
-  for k = 1, #merchants, 1000 do
-    local stop = math.min(#merchants, k + 999)
-    redis.call('ZREM', set, unpack(merchants, k, stop))
-    redis.call('RPUSH', turn_key(token), unpack(merchants, k, stop))
+local function hold(token, set, names)
+  for k = 1, #names, 1000 do
+    local stop = math.min(#names, k + 999)
+    redis.call('ZREM', set, unpack(names, k, stop))
+    redis.call('RPUSH', turn_key(token), unpack(names, k, stop))
   end
   redis.call('SET', ns .. ':token', token)
   redis.call('ZADD', LEASES, now + LEASE, token)
@@ -173,19 +192,19 @@ end
 local function claim(out)
   local number = next_token()
   local token = string.format('%.0f', number)
-  local found, set = candidates(number)
+  local found, set = next_lanes(number)
   local events, bytes, taken = EVENTS, BYTES, {}
-  for _, merchant in ipairs(found) do
-    local fields = redis.call('HMGET', lane_key(merchant), 'partition', 'failures', 'claim')
-    local entries, size = head(merchant, events, bytes, #taken == 0)
-    if redis.call('EXISTS', list_key(merchant)) == 0 or not fields[1] or is_claimed(fields[3]) then
-      redis.call('ZREM', set, merchant) -- damaged: the bridge's next ADD finds out
+  for _, name in ipairs(found) do
+    local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim')
+    local entries, size = head(name, events, bytes, #taken == 0)
+    if redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3]) then
+      redis.call('ZREM', set, name) -- damaged: the bridge's next ADD finds out
     elseif #entries == 0 then
       break
     else
-      mark(merchant, token, #entries)
-      taken[#taken + 1] = merchant
-      out[#out + 1] = {merchant, fields[1], tonumber(fields[2]) or 0, entries}
+      mark(name, token, #entries)
+      taken[#taken + 1] = name
+      out[#out + 1] = {name, fields[1], tonumber(fields[2]) or 0, entries}
       events, bytes = events - #entries, bytes - size
     end
   end
@@ -203,9 +222,12 @@ while i <= #ARGV do i = finish(i) end
 expire()
 local out, paused = {refused, 0, ''}, pause()
 if ARGV[6] == '1' and paused == 0 then claim(out) end
-if paused == 0 and (#due_lanes(READY, 1) > 0 or #due_lanes(RETRIES, 1) > 0) then ring() end
+if paused == 0 and one_is_due() then ring() end
 if out[3] == '' then
   local first = math.min(score_of_first(READY), score_of_first(RETRIES), score_of_first(LEASES))
+  if snapshots_wait() then
+    first = math.min(first, score_of_first(SNAPSHOT_READY), score_of_first(SNAPSHOT_RETRIES))
+  end
   out[2] = math.min(1000, math.max(1, paused, first - now))
 end
 return out

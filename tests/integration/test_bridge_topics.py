@@ -1,0 +1,102 @@
+"""What a consumer reads besides changes: rows of snapshots, sweeps, domain events alone."""
+
+import signal
+
+import pytest
+
+from devstack.process import wait_until
+from pipeline.bridge import progress
+from pipeline.control import rejected
+from pipeline.domain.routing import partition_of
+from tests.integration.bridged import MERCHANTS, PARTITIONS, Bridged
+
+pytestmark = pytest.mark.integration
+LOST = (partition_of("1", PARTITIONS) + 1) % PARTITIONS
+
+
+def test_rows_of_snapshots_travel_in_lanes_of_their_own(bridged: Bridged) -> None:
+    bridged.produce(2)
+    for merchant in MERCHANTS:
+        bridged.send_row(merchant, b"row")
+    bridged.send_row("1", b"")
+    bridged.producer.send(bridged.settings.snapshots.topic, key=b"1", value=b"lost", partition=LOST)
+    bridged.producer.flush(10)
+    with bridged.bridge():
+        lanes = [f"s.{merchant}" for merchant in MERCHANTS]
+        assert wait_until(lambda: sum(bridged.store.lengths(lanes).values()) == len(lanes) + 1, 40)
+        assert wait_until(lambda: sum(bridged.store.lengths(MERCHANTS).values()) == 40, 40)
+        claim = bridged.store.step().claim
+        assert claim is not None
+        assert not any(lane.snapshot for lane in claim.lanes)
+        bridged.store.release(claim.token)
+        bridged.accept_until_committed()
+    (event,) = rejected.listed(bridged.database, "audit")
+    assert (event.topic, event.partition) == (bridged.settings.snapshots.topic, LOST)
+
+
+def test_a_sweep_is_passed_in_every_partition_once_all_before_it_is_accepted(bridged: Bridged) -> None:
+    # Mutant: _pass() with all sweeps that were read.
+    bridged.produce(3)
+    bridged.sweep("one")
+    with bridged.bridge():
+        assert wait_until(lambda: sum(bridged.store.lengths(MERCHANTS).values()) == 60, 40)
+        empty = {("one", bridged.settings.snapshots.topic, number) for number in range(PARTITIONS)}
+        assert wait_until(lambda: set(bridged.passages()) == empty, 40)
+        bridged.accept_until_committed()
+    before = {
+        partition: 3 * sum(partition_of(merchant, PARTITIONS) == partition for merchant in MERCHANTS)
+        for partition in range(PARTITIONS)
+    }
+    passed = bridged.passages()
+    assert len(passed) == 2 * PARTITIONS
+    assert {p: passed["one", bridged.settings.datastream.topic, p] for p in range(PARTITIONS)} == before
+    assert rejected.listed(bridged.database, "audit") == []
+
+
+@pytest.mark.parametrize(("point", "known"), [("bridge.passing", False), ("bridge.passed", True)])
+def test_a_bridge_killed_while_it_passes_a_sweep_passes_it_again(
+    bridged: Bridged, point: str, known: bool
+) -> None:
+    # Mutant: _watermark() that leaves sweeps out.
+    bridged.sweep("one")
+    with bridged.bridge(PIPELINE_FAILPOINTS=point) as killed:
+        assert killed.wait(60) == -signal.SIGKILL
+    assert bool(bridged.passages()) is known
+    with bridged.bridge():
+        bridged.accept_until_committed()
+    assert set(bridged.passages()) == {
+        ("one", topic, partition)
+        for topic in (bridged.settings.datastream.topic, bridged.settings.snapshots.topic)
+        for partition in range(PARTITIONS)
+    }
+
+
+def test_a_consumer_that_knew_no_snapshots_begins_their_topic_at_its_beginning(bridged: Bridged) -> None:
+    # Mutant: the consumer's own `start` used for a topic that joins later.
+    bridged.configure("snapshot = true", 'snapshot = false\n        start = "latest"')
+    bridged.send_row("1", b"row")
+    bridged.produce(1)
+    with bridged.bridge():
+        assert wait_until(lambda: len(progress.lag(bridged.settings, "audit")) == PARTITIONS, 20)
+        assert wait_until(
+            lambda: (
+                None not in {committed for committed, _ in progress.lag(bridged.settings, "audit").values()}
+            ),
+            20,
+        )
+        bridged.accept_until_committed()
+    bridged.configure("snapshot = false", "snapshot = true")
+    with bridged.bridge():
+        assert [merchant for merchant, _ in bridged.accept_until_committed()] == ["1"]
+
+
+def test_a_consumer_never_changes_its_stream(bridged: Bridged) -> None:
+    # Mutant: without the look for another start, lanes would take the other topic's offsets for their own.
+    bridged.produce(1)
+    with bridged.bridge():
+        bridged.accept_until_committed()
+    bridged.configure("snapshot = true", 'topic = "eventstream"')
+    with bridged.bridge() as refused:
+        assert refused.wait(40) == 1
+        assert refused.stderr is not None
+        assert "a consumer's topic never changes" in refused.stderr.read()
