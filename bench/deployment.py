@@ -47,12 +47,12 @@ replicas = 0
 [warehouse]
 iam_role = "arn:aws:iam::123456789012:role/pipeline-copy"
 """
-_WORKER = "celery -A tasks.app worker -P threads -c 2 --without-gossip --without-mingle"
+_WORKER = "celery -A tasks.app worker -P threads --without-gossip --without-mingle"
 _PROCESSES = {
     "bridge_search": "pipeline bridge search",
     "bridge_warehouse": "pipeline bridge warehouse",
-    "worker_search": f"{_WORKER} -Q search -n bench_search@%h",
-    "worker_warehouse": f"{_WORKER} -Q warehouse,loads -n bench_warehouse@%h",
+    "worker_search": f"{_WORKER} -c 2 -Q search -n bench_search@%h",
+    "worker_warehouse": f"{_WORKER} -c 4 -Q warehouse,loads,sweeps -n bench_warehouse@%h",
     "beat": "celery -A tasks.app beat -S celery.beat:Scheduler",
 }
 _READY = {"bridge_search": '"bridge runs"', "bridge_warehouse": '"bridge runs"'}

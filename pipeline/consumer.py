@@ -13,6 +13,9 @@ single events that can never be accepted: they are set aside in the control data
 without an outcome is tried again alone and counted as failing; only for a consumer with ``group = 1`` does returning
 mean done. ``SinkUnavailableError`` says that nobody's events are at fault: all of the turn is tried again, later.
 Everything may come twice: handlers are idempotent, by the event's version or by the turn's token.
+
+A sink that keeps rows may have a second function, ``sweep``, in the handler's module: it removes what a source has lost
+without an event for each row.
 """
 
 from __future__ import annotations
@@ -22,9 +25,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.domain.event import Event
+from pipeline.domain.routing import encode_key, partition_of
+from pipeline.domain.sweep import Why
 from pipeline.errors import SinkUnavailableError
 
-__all__ = ["Event", "Lane", "Outcome", "Rejection", "SinkUnavailableError", "Turn"]
+__all__ = [
+    "Event",
+    "Lane",
+    "Outcome",
+    "Rejection",
+    "SinkUnavailableError",
+    "SweepOrder",
+    "Turn",
+    "encode_key",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +125,37 @@ class Turn:
     def size(self) -> int:
         """Events in all lanes together."""
         return sum(len(lane.events) for lane in self.lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class SweepOrder:
+    """What `source` wrote of `type` at a version below `version` is gone, save for the keys in ``spared``.
+
+    Of one `merchant`, or of all when it is None. Everything that came before the order has been accepted, so what is
+    older and comes later comes again, and its row is there already. ``offsets[p]`` is where the order stands in
+    partition p of the topic of changes; ``spared`` holds (merchant, encoded key).
+    """
+
+    consumer: str
+    id: str
+    source: str
+    table: str
+    type: str
+    merchant: str | None
+    version: int
+    why: Why
+    offsets: Sequence[int]
+    spared: frozenset[tuple[str, str]] = frozenset()
+
+    def place(self, merchant: str) -> tuple[int, int]:
+        """Partition and offset at which the order stands among the changes of `merchant`."""
+        partition = partition_of(merchant, len(self.offsets))
+        return partition, self.offsets[partition]
+
+    def removes(self, merchant: str, key: str, version: int) -> bool:
+        """True when a row of its source and type, with this encoded key, is to be removed."""
+        return (
+            version < self.version
+            and self.merchant in (None, merchant)
+            and (merchant, key) not in self.spared
+        )

@@ -23,6 +23,7 @@ from pipeline.lanes.held import HeldTurns, Renewal
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.lanes.turn import Backoff, Consumption, Handler
 from pipeline.settings import Settings
+from pipeline.sweeping import sweepers
 from pipeline.telemetry import Heartbeat, Metrics, configure_logging
 
 _jitter = random.SystemRandom().random
@@ -73,10 +74,10 @@ def _consumption(configured: Settings, database: ControlDatabase, name: str) -> 
 
 
 def _conf(configured: Settings) -> Mapping[str, Any]:
-    queues = [Queue(name, Exchange(name), name) for name in configured.configuration.consumers]
-    loads = configured.configuration.loads
+    hints = _hints(configured)
+    names = [*configured.configuration.consumers, *hints]
     return {
-        "task_queues": [*queues, Queue("loads", Exchange("loads"), "loads")] if loads else queues,
+        "task_queues": [Queue(name, Exchange(name), name) for name in names],
         "task_default_queue": "unrouted",
         "task_ignore_result": True,
         "task_acks_late": True,
@@ -97,13 +98,19 @@ def _conf(configured: Settings) -> Mapping[str, Any]:
         },
         "enable_utc": True,
         "timezone": "UTC",
-        "include": ["tasks.loads"] if loads else [],
-        "task_routes": {"loads": {"queue": "loads"}},
-        # A hint: whoever takes it loads what is due. One that nobody took in time is not worth keeping.
-        "beat_schedule": {"loads": {"task": "loads", "schedule": 2.0, "options": {"expires": 10}}}
-        if loads
-        else {},
+        "include": [f"tasks.{name}" for name in hints],
+        "task_routes": {name: {"queue": name} for name in hints},
+        # Whoever takes a hint does what is due. One that nobody took in time is not worth keeping.
+        "beat_schedule": {
+            name: {"task": name, "schedule": 2.0, "options": {"expires": 10}} for name in hints
+        },
     }
+
+
+def _hints(configured: Settings) -> list[str]:
+    """Tasks that beat hints at, each on a plain queue of its name."""
+    wanted = {"loads": configured.configuration.loads, "sweeps": bool(sweepers(configured))}
+    return [name for name, hinted in wanted.items() if hinted]
 
 
 class CeleryProcess:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 
 from pipeline import settings
-from pipeline.consumer import Turn
+from pipeline.consumer import SweepOrder, Turn
 from pipeline.control.database import ControlDatabase
 from pipeline.warehouse.stager import Stager
 from pipeline.warehouse.storage import Bucket
+from pipeline.warehouse.sweep import WarehouseSweep
 
 
 def stage(turn: Turn) -> None:
@@ -22,3 +23,14 @@ def _stager() -> Stager:
     known = settings.load()
     database = ControlDatabase(known.environment.control_database_url.get_secret_value())
     return Stager(known.deployment, database, Bucket(known.environment.s3_bucket))
+
+
+def sweep(order: SweepOrder) -> int:
+    """Make tombstones of what the order removes; returns how many."""
+    return _sweep()(order)
+
+
+@cache
+def _sweep() -> WarehouseSweep:
+    known = settings.load()
+    return WarehouseSweep(known, ControlDatabase(known.environment.control_database_url.get_secret_value()))

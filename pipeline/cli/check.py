@@ -15,6 +15,7 @@ from pipeline import settings as configuration
 from pipeline.capture import disabling
 from pipeline.capture.session import session
 from pipeline.capture.topics import check_topics
+from pipeline.cli.importing import working_directory
 from pipeline.cli.migrate import tables_of
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.domain.table import Table
@@ -121,11 +122,9 @@ def _bucket(name: str) -> list[str]:
 
 def _handler(settings: Settings, name: str) -> list[str]:
     module, _, function = settings.consumer(name).handler.partition(":")
-    sys.path.insert(0, "")
     try:
-        found = getattr(import_module(module), function, None)
+        with working_directory():
+            found = getattr(import_module(module), function, None)
     except ImportError as error:
         return [f"consumers.{name}.handler: {module} cannot be imported: {error}"]
-    finally:
-        sys.path.remove("")
     return [] if callable(found) else [f"consumers.{name}.handler: {module} has no function {function}"]

@@ -22,13 +22,14 @@ def rejected() -> None:
 @rejected.command("list")
 @click.argument("consumer")
 @click.option("--limit", default=50, show_default=True, help="Events to list, at most.")
+@click.option("--stale", is_flag=True, help="Also those that a sweep has made irrelevant.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def list_(consumer: str, limit: int, as_json: bool) -> None:
+def list_(consumer: str, limit: int, stale: bool, as_json: bool) -> None:
     """The newest events that CONSUMER set aside. Payloads are not shown."""
     settings = configuration.load()
     settings.consumer(consumer)
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
-    events = control.listed(database, consumer, limit)
+    events = control.listed(database, consumer, limit, stale=stale)
     if as_json:
         click.echo(json.dumps([asdict(event) for event in events]))
         return
@@ -36,6 +37,7 @@ def list_(consumer: str, limit: int, as_json: bool) -> None:
     for title in ("partition", "offset", "merchant", "type", "key", "reason"):
         table.add_column(title)
     for event in events:
-        cells = (event.partition, event.offset, event.merchant, event.type, event.key, event.reason)
+        reason = f"{event.reason} (stale)" if event.stale else event.reason
+        cells = (event.partition, event.offset, event.merchant, event.type, event.key, reason)
         table.add_row(*("" if cell is None else str(cell) for cell in cells))
     Console().print(table)

@@ -18,12 +18,14 @@ from pipeline import settings as configuration
 from pipeline.bridge import progress
 from pipeline.capture import queue
 from pipeline.capture.session import session
-from pipeline.control import parts, rejected, snapshots
+from pipeline.cli.importing import working_directory
+from pipeline.control import parts, rejected, snapshots, sweeps
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import PipelineError
 from pipeline.lanes.claim import Overview
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import Configuration, Settings
+from pipeline.sweeping import Sweeper, sweepers
 from pipeline.telemetry import ProcessState, heartbeats
 
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class State:
     sources: list[SourceState]
     consumers: list[ConsumerState]
     loads: list[parts.LoadState]
+    sweeps: list[sweeps.Waiting]
     processes: list[ProcessState]
     missing: list[str]
     problems: list[str]
@@ -109,20 +112,30 @@ def _read(settings: Settings) -> State:
     for name in settings.configuration.consumers:
         consumers += asked(f"consumer {name}", partial(_consumers_of, settings, database, name))
     loads = asked("loads", partial(parts.load_states, database))
+    with working_directory():
+        sweeping = sweepers(settings)
+    waiting = [one for each in sweeping for one in asked("sweeps", partial(_sweeps_of, database, each))]
     unasked = len(problems)
     processes = asked("processes", partial(_processes, settings))
-    missing = missing_processes(settings.configuration, processes) if len(problems) == unasked else []
-    return State(sources, consumers, loads, processes, missing, problems)
+    asking = len(problems) == unasked
+    missing = missing_processes(settings.configuration, processes, sweeping=bool(sweeping)) if asking else []
+    return State(sources, consumers, loads, waiting, processes, missing, problems)
 
 
-def missing_processes(configured: Configuration, processes: Iterable[ProcessState]) -> list[str]:
-    """What pipeline.toml asks for and does not beat: a relay per source, a bridge and a worker per consumer, beat."""
+def missing_processes(
+    configured: Configuration, processes: Iterable[ProcessState], *, sweeping: bool
+) -> list[str]:
+    """What pipeline.toml asks for and does not beat.
+
+    A relay per source, a bridge and a worker per consumer, beat, and with `sweeping` a worker for sweeps.
+    """
     beating = {process.process for process in processes}
     queues = {queue for name in beating if name.startswith("worker:") for queue in name[7:].split(",")}
     wanted = [f"capture-{source}" for source in configured.sources]
     wanted += [f"bridge-{consumer}" for consumer in configured.consumers]
     missing = [name for name in [*wanted, "beat"] if name not in beating]
-    return missing + [f"worker:{consumer}" for consumer in configured.consumers if consumer not in queues]
+    worked = [*configured.consumers, *(["sweeps"] if sweeping else [])]
+    return missing + [f"worker:{queue}" for queue in worked if queue not in queues]
 
 
 def _sources_of(settings: Settings, database: ControlDatabase, name: str) -> list[SourceState]:
@@ -147,6 +160,10 @@ def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> l
     return [ConsumerState(name, lag, rows, oldest, lanes, rejected.counts(database).get(name, 0))]
 
 
+def _sweeps_of(database: ControlDatabase, sweeper: Sweeper) -> list[sweeps.Waiting]:
+    return sweeps.waiting(database, sweeper.consumer, sweeper.topics)
+
+
 def _processes(settings: Settings) -> list[ProcessState]:
     with connect(settings.environment.redis_url.get_secret_value()) as client:
         return heartbeats(client, settings.deployment)
@@ -159,7 +176,7 @@ def _screen(state: State) -> list[RenderableType]:
         for consumer in state.consumers
         for lane in consumer.lanes.failing
     ]
-    screen += [_loads(state), _heartbeats(state)]
+    screen += [_loads(state), *([_sweeps(state)] if state.sweeps else []), _heartbeats(state)]
     screen += [
         f"[red]{source.name} {notice.table}: {notice.reason}; snapshot needed: pipeline capture snapshot {source.name}"
         for source in state.sources
@@ -215,6 +232,17 @@ def _loads(state: State) -> Table:
         )
     if not state.loads:
         table.add_row("everything staged is loaded", "", "", "", "")
+    return table
+
+
+def _sweeps(state: State) -> Table:
+    table = _grid(
+        "Sweeps waiting", "consumer", "source", "type", "merchant", "why", "partitions passed", "age"
+    )
+    for one in state.sweeps:
+        passed = f"{one.passed:,} of {one.partitions:,}"
+        cells = (one.source, one.type, one.merchant or "all", one.why, passed, f"{one.seconds:,.0f} s")
+        table.add_row(one.consumer, *cells)
     return table
 
 

@@ -8,8 +8,7 @@ a person.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Literal
 
@@ -101,21 +100,6 @@ def types_due(database: ControlDatabase, due: Due) -> list[str]:
     with database.transaction() as connection:
         rows = connection.execute(_TYPES_DUE, {"after": due.after, "bytes": due.bytes}).fetchall()
     return [row[0] for row in rows]
-
-
-@contextmanager
-def single_flight(database: ControlDatabase, type_: str) -> Iterator[bool]:
-    """Hold the type's advisory lock, or yield False at once when somebody else does.
-
-    `database` must not be used for anything else meanwhile: the lock lives as long as its connection.
-    """
-    with database.transaction() as connection:
-        row = connection.execute("SELECT pg_try_advisory_lock(hashtextextended('load ' || %s, 0))", (type_,))
-        held = bool(row.fetchone()[0])  # type: ignore[index]  # a SELECT without FROM yields one row
-    try:
-        yield held
-    finally:
-        database.close()
 
 
 def open_batch(database: ControlDatabase, type_: str) -> Batch | None:
@@ -246,6 +230,21 @@ SELECT type, coalesce(waiting_parts, 0) AS waiting_parts, coalesce(waiting_rows,
                FROM loads JOIN parts USING (batch_id) WHERE loads.status <> 'loaded'
               GROUP BY loads.batch_id) AS open USING (type)
  ORDER BY type
+"""
+
+
+def unloaded_before(database: ControlDatabase, type_: str, consumer: str, sweep: str) -> int:
+    """How many parts of a type are not loaded that were staged before the consumer had passed a sweep."""
+    with database.transaction() as connection:
+        row = connection.execute(_UNLOADED, {"type": type_, "consumer": consumer, "sweep": sweep}).fetchone()
+    return int(row[0])  # type: ignore[index]  # an aggregate yields one row
+
+
+_UNLOADED = """
+SELECT count(*) FROM parts LEFT JOIN loads USING (batch_id)
+ WHERE parts.type = %(type)s AND loads.status IS DISTINCT FROM 'loaded'
+   AND parts.moment < (SELECT max(moment) FROM sweep_passages
+                        WHERE consumer = %(consumer)s AND sweep = %(sweep)s)
 """
 
 

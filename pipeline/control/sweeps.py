@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.control.database import ControlDatabase
-from pipeline.domain.sweep import Sweep
+from psycopg.rows import class_row
+
+from pipeline.consumer import SweepOrder
+from pipeline.control import rejected
+from pipeline.control.database import Connection, ControlDatabase
+from pipeline.domain.sweep import Sweep, Why
+from pipeline.settings import Topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,20 @@ class Passage:
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A sweep that a consumer has not run: it has passed so many of the `partitions` it reads; it is `seconds` old."""
+
+    consumer: str
+    source: str
+    type: str
+    merchant: str | None
+    why: Why
+    passed: int
+    partitions: int
+    seconds: float
 
 
 def passed(database: ControlDatabase, consumer: str, passages: Sequence[Passage]) -> None:
@@ -36,3 +56,98 @@ def passed(database: ControlDatabase, consumer: str, passages: Sequence[Passage]
 
 def _row(sweep: Sweep) -> tuple[str | int | None, ...]:
     return sweep.id, sweep.src, sweep.table, sweep.type, sweep.merchant, sweep.version, sweep.why
+
+
+def due(database: ControlDatabase, consumer: str, topics: Sequence[Topic]) -> list[SweepOrder]:
+    """Sweeps that the consumer has passed in every partition it reads and has not run, oldest first.
+
+    `topics` are what it reads, the topic of changes first.
+    """
+    with database.transaction() as connection:
+        return _due(connection, consumer, topics)
+
+
+def _due(connection: Connection, consumer: str, topics: Sequence[Topic]) -> list[SweepOrder]:
+    found = connection.execute(_DUE, _places(consumer, topics)).fetchall()
+    return [_order(connection, consumer, *row) for row in found]
+
+
+def _order(
+    connection: Connection,
+    consumer: str,
+    id_: str,
+    source: str,
+    table: str,
+    type_: str,
+    merchant: str | None,
+    version: int,
+    why: Why,
+    offsets: Sequence[int],
+) -> SweepOrder:
+    # A truncated table has lost every state below the version, whatever became of the events after it.
+    spared = (
+        frozenset[tuple[str, str]]()
+        if why == "truncate"
+        else rejected.newer(connection, consumer, source, type_, version)
+    )
+    return SweepOrder(consumer, id_, source, table, type_, merchant, version, why, tuple(offsets), spared)
+
+
+def finished(database: ControlDatabase, order: SweepOrder, rows: int) -> None:
+    """The consumer has carried it out; what was set aside below it is stale. Again: changes nothing."""
+    with database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO sweep_runs (consumer, sweep, rows) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (order.consumer, order.id, rows),
+        )
+        rejected.outdate(connection, order)
+
+
+def waiting(database: ControlDatabase, consumer: str, topics: Sequence[Topic]) -> list[Waiting]:
+    """Sweeps whose record the consumer has passed in some partition and that it has not run, oldest first."""
+    with database.transaction() as connection, connection.cursor(row_factory=class_row(Waiting)) as cursor:
+        return cursor.execute(_WAITING, _places(consumer, topics)).fetchall()
+
+
+def expire(database: ControlDatabase, consumers: Mapping[str, Sequence[Topic]], seconds: float) -> int:
+    """Forget sweeps first seen more than `seconds` ago, save those that one of `consumers` may still run.
+
+    A sweep that some partition never passed (a consumer younger than it) can never be run once Kafka has lost its
+    records.
+    """
+    with database.transaction() as connection:
+        kept = [order.id for name, topics in consumers.items() for order in _due(connection, name, topics)]
+        return connection.execute(
+            "DELETE FROM sweeps WHERE seen_at < clock_timestamp() - make_interval(secs => %s) AND id <> ALL(%s)",
+            (seconds, kept),
+        ).rowcount
+
+
+def _places(consumer: str, topics: Sequence[Topic]) -> dict[str, Any]:
+    return {
+        "consumer": consumer,
+        "topics": [topic.topic for topic in topics],
+        "partitions": [topic.partitions for topic in topics],
+        "changes": topics[0].topic,
+        "places": sum(topic.partitions for topic in topics),
+    }
+
+
+_PASSED = """
+  FROM sweeps JOIN sweep_passages AS passage ON passage.sweep = sweeps.id
+  JOIN unnest(%(topics)s::text[], %(partitions)s::integer[]) AS place (topic, partitions)
+    ON place.topic = passage.topic AND passage.partition < place.partitions
+ WHERE passage.consumer = %(consumer)s
+   AND NOT EXISTS (SELECT FROM sweep_runs WHERE consumer = passage.consumer AND sweep = sweeps.id)
+ GROUP BY sweeps.id
+"""
+_DUE = f"""
+SELECT id, source, table_name, type, merchant, version, why,
+       array_agg(record_offset ORDER BY passage.partition) FILTER (WHERE passage.topic = %(changes)s)
+{_PASSED} HAVING count(*) = %(places)s ORDER BY seen_at, id
+"""
+_WAITING = f"""
+SELECT %(consumer)s AS consumer, source, type, merchant, why, count(*) AS passed, %(places)s AS partitions,
+       extract(epoch FROM clock_timestamp() - seen_at)::float8 AS seconds
+{_PASSED} ORDER BY seen_at, id
+"""  # noqa: S608  constants only

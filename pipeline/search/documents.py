@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from pipeline.consumer import Lane
+from pipeline.consumer import Lane, SweepOrder
 from pipeline.domain.event import Event
 from pipeline.domain.routing import encode_key
 from pipeline.search.naming import document_id, require_merchant, write_alias
@@ -70,6 +70,29 @@ def bulk_lines(deployment: str, change: Change) -> bytes | None:
         lane.offsets[change.position],
         image[1:],
     )
+
+
+def tombstone_lines(
+    deployment: str, order: SweepOrder, *, merchant: str, id_: str, key: str, columns: Mapping[str, object]
+) -> bytes:
+    """The two lines of a tombstone as a delete at the place of the sweep would leave it; `columns` are the key's."""
+    partition, offset = order.place(require_merchant(merchant))
+    lines = _LINES % (
+        _target(deployment, order.type),
+        _quoted(id_),
+        merchant.encode(),
+        order.version,
+        merchant.encode(),
+        _quoted(key),
+        order.version,
+        _origin(order.source, order.table),
+        b"true",
+        partition,
+        offset,
+        msgspec.json.encode(columns)[1:],
+    )
+    # A table that is no longer captured has no key that anybody knew: nothing follows `cdc` then.
+    return lines if columns else lines.removesuffix(b",}\n") + b"}\n"
 
 
 _LINES = (

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from elasticsearch import Elasticsearch
 
-from pipeline.errors import SinkUnavailableError
-from pipeline.search.client import translated
 from pipeline.search.naming import key_of_id, read_alias, require_merchant
+from pipeline.search.point_in_time import Hit, pages
 from pipeline.search.refresh import refresh_indices
 
 _PAGE = 2000
-_KEEP_ALIVE = "5m"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,54 +47,13 @@ def scan(
     SinkUnavailableError rather than a partial answer.
     """
     refresh(client, deployment, [type_])
-    routing = None if merchant is None else require_merchant(merchant)
-    with translated("opening a scan"):
-        opened = client.open_point_in_time(
-            index=read_alias(deployment, type_), keep_alive=_KEEP_ALIVE, routing=routing
-        )
     query = {"match_all": {}} if merchant is None else {"term": {"cdc.merchant": merchant}}
-    pit = _PointInTime(client, opened["id"])
-    try:
-        for hit in pit.hits(query):
-            yield _document(hit)
-    finally:
-        pit.close()
+    routing = None if merchant is None else require_merchant(merchant)
+    for page in pages(client, read_alias(deployment, type_), query, size=_PAGE, routing=routing):
+        yield from map(_document, page)
 
 
-class _PointInTime:
-    def __init__(self, client: Elasticsearch, identifier: str) -> None:
-        self._client = client
-        self._id = identifier
-
-    def hits(self, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        after: list[Any] | None = None
-        while hits := self._page(query, after):
-            yield from hits
-            after = hits[-1]["sort"]
-
-    def _page(self, query: Mapping[str, Any], after: list[Any] | None) -> list[dict[str, Any]]:
-        with translated("scanning"):
-            answer = self._client.search(
-                pit={"id": self._id, "keep_alive": _KEEP_ALIVE},
-                query=query,
-                sort=[{"_shard_doc": "asc"}],
-                search_after=after,
-                size=_PAGE,
-                track_total_hits=False,
-                allow_partial_search_results=False,
-            ).body
-        if answer["timed_out"] or answer["_shards"]["failed"]:
-            raise SinkUnavailableError("Elasticsearch, scanning: a shard did not answer")
-        self._id = answer["pit_id"]
-        hits: list[dict[str, Any]] = answer["hits"]["hits"]
-        return hits
-
-    def close(self) -> None:
-        with translated("closing a scan"):
-            self._client.close_point_in_time(id=self._id)
-
-
-def _document(hit: Mapping[str, Any]) -> Document:
+def _document(hit: Hit) -> Document:
     row = dict(hit["_source"])
     cdc = row.pop("cdc", {})
     return Document(

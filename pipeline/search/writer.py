@@ -10,20 +10,15 @@ from elasticsearch import Elasticsearch
 
 from pipeline import failpoints
 from pipeline.consumer import Lane, SinkUnavailableError, Turn
-from pipeline.search.client import connect, translated
+from pipeline.search.bulk import post
+from pipeline.search.client import connect
 from pipeline.search.documents import Bulk, Change, bulk_lines, bulks, newest
 from pipeline.search.naming import write_alias
-from pipeline.search.outcomes import Verdict, verdict
+from pipeline.search.outcomes import Verdict
 from pipeline.search.refresh import RedisGate, Refresher, refresh_indices
 from pipeline.settings import Settings, seconds
 
 _DOCUMENTS, _BYTES = 1000, 8 * 1024 * 1024
-# Statuses are asked for at once, not after an error: 28 bytes a document, 0.3 µs; a second request would cost far more,
-# and in a replay every bulk has errors (409).
-_ANSWER = "items.*.status,items.*.error.type,items.*.error.reason"
-# require_alias: or a missing alias would become an index without a mapping.
-_PARAMETERS = {"require_alias": "true", "include_source_on_error": "false", "filter_path": _ANSWER}
-_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}
 _NO_OBJECT = Verdict("rejected", "the row image is no JSON object")
 _Refused = list[tuple[Change, Verdict]]
 
@@ -93,19 +88,11 @@ class Writer:
                 yield change, lines
 
     def _post(self, bulk: Bulk) -> list[Verdict]:
-        with translated("writing"):
-            answer = self._client.perform_request(
-                "POST", "/_bulk", params=_PARAMETERS, headers=_HEADERS, body=bulk.body
-            ).body
+        answer = post(self._client, bulk.body, len(bulk.changes))
         failpoints.passes("search.bulked")
         types = {change.event.type for change in bulk.changes}
         self._refresher.request([write_alias(self._deployment, type_) for type_ in types])
-        items = answer.get("items", [])
-        if len(items) != len(bulk.changes):
-            raise SinkUnavailableError(
-                f"Elasticsearch, writing: answered for {len(items)} of {len(bulk.changes)} documents"
-            )
-        return [verdict(item) for item in items]
+        return answer
 
 
 def _decide(lane: Lane, refused: dict[int, Verdict]) -> None:

@@ -19,7 +19,7 @@ from pipeline.bridge import progress
 from pipeline.capture import marks, queue, rows
 from pipeline.capture.image import split
 from pipeline.capture.session import Connection, session
-from pipeline.control import rejected, tables
+from pipeline.control import rejected, sweeps, tables
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import load_states
 from pipeline.domain.canonical import digest
@@ -136,8 +136,11 @@ class Verification:
             self._tell(f"{consumer}: waiting until it has accepted everything")
             while not progress.accepted(self._settings, consumer, bounds):
                 self._wait(f"{consumer} has not accepted everything")
+        # A sweep of the warehouse waits for the loads of what came before it.
         if "warehouse" in self._sinks():
             self._await_loads()
+        for consumer in self._sinks():
+            self._await_sweeps(consumer)
 
     def _await_loads(self) -> None:
         """No part that is staged now waits any more; parts staged later do not matter."""
@@ -153,6 +156,14 @@ class Verification:
             if all(state.oldest_seconds < time.monotonic() - began for state in states):
                 return
             self._wait("parts wait to be loaded")
+
+    def _await_sweeps(self, consumer: str) -> None:
+        """No sweep that the sink could run now waits any more; those that come later do not matter."""
+        self._tell(f"{consumer}: waiting until every sweep is carried out")
+        topics = self._settings.topics_of(consumer)
+        wanted = {order.id for order in sweeps.due(self._database, consumer, topics)}
+        while wanted := wanted & {order.id for order in sweeps.due(self._database, consumer, topics)}:
+            self._wait(f"{consumer} has not carried out {len(wanted)} sweeps")
 
     def _sinks(self) -> list[str]:
         return [name for name in ("search", "warehouse") if name in self._settings.configuration.consumers]
@@ -215,8 +226,7 @@ class Verification:
             with session(self._settings.source_url(snapshot.source)) as connection:
                 found += [
                     f"{snapshot.source} {notice.table}: {notice.reason} at {notice.at:%Y-%m-%d %H:%M:%S} UTC, "
-                    f"snapshot needed; run: pipeline capture snapshot {snapshot.source} "
-                    "(it brings rows; those that are gone from the source stay in the sinks as phantoms)"
+                    f"snapshot needed; run: pipeline capture snapshot {snapshot.source}"
                     for notice in queue.notices(connection)
                 ]
         return found

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from uuid import UUID
 
+from pipeline.consumer import SweepOrder
 from pipeline.control.parts import Batch
 from pipeline.warehouse import statements
 from pipeline.warehouse.redshift import Session
@@ -23,9 +25,9 @@ def lock(session: Session, schema: str, table: SinkTable) -> None:
     session.run(statements.lock_ledger(schema, table))
 
 
-def find(session: Session, schema: str, table: SinkTable, batch: Batch) -> Entry | None:
-    """The batch's entry: with it, the batch is loaded, whatever else is known."""
-    rows = session.rows(statements.find_in_ledger(schema, table), (str(batch.id),))
+def find(session: Session, schema: str, table: SinkTable, id_: UUID) -> Entry | None:
+    """The entry of a batch or a sweep: with it, it is done, whatever else is known."""
+    rows = session.rows(statements.find_in_ledger(schema, table), (str(id_),))
     return Entry(int(rows[0][0]), int(rows[0][1])) if rows else None
 
 
@@ -36,4 +38,13 @@ def write(session: Session, schema: str, table: SinkTable, batch: Batch, entry: 
     session.run(
         statements.write_ledger(schema, table),
         (str(batch.id), len(batch.parts), batch.rows, entry.applied, entry.stale, lowest, highest),
+    )
+
+
+def write_sweep(
+    session: Session, schema: str, table: SinkTable, id_: UUID, order: SweepOrder, rows: int
+) -> None:
+    """Enter a sweep that removed so many rows: no parts, and nothing stale."""
+    session.run(
+        statements.write_ledger(schema, table), (str(id_), 0, 0, rows, 0, order.version, order.version)
     )

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import stamina
 
-from pipeline.control import parts, tables
+from pipeline.control import flights, parts, tables
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import Batch, Due
 from pipeline.domain.table import by_type
@@ -105,7 +105,7 @@ class Loader:
     def _load_type(self, type_: str, due: Due, *, retry_failed: bool) -> Report:
         locks = ControlDatabase(self._control_url)
         with (
-            parts.single_flight(locks, type_) as alone,
+            flights.single_flight(locks, f"load {type_}") as alone,
             closing(ControlDatabase(self._control_url)) as database,
         ):
             if not alone:

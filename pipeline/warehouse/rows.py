@@ -52,8 +52,12 @@ def fold(turn: Turn) -> dict[str, list[Pick]]:
 
 
 def sink_key(key: Key) -> str:
-    """The key as ``_key`` stores it: trailing blanks are escaped, which Redshift's comparisons would ignore."""
-    text = encode_key(key)
+    """The key as ``_key`` stores it."""
+    return stored_key(encode_key(key))
+
+
+def stored_key(text: str) -> str:
+    """An encoded key as ``_key`` stores it: trailing blanks are escaped, which Redshift's comparisons would ignore."""
     bare = text.rstrip(" ")
     return bare + _ENDING * (len(text) - len(bare))
 

@@ -19,7 +19,7 @@ _LITERAL = re.compile(r"[A-Za-z0-9_./:=+@,-]+")
 STAGED = ("_merchant", "_key", "_source", "_version", "_deleted", "_flags")
 """Our columns in a part, behind the row's; ``_loaded_at`` is Redshift's to set."""
 LIVE = ("_merchant", "_version", "_source", "_loaded_at")
-STAGE, FRESH = "_stage", "_fresh"
+STAGE, FRESH, SPARED = "_stage", "_fresh", "_spared"
 _OURS = (
     f'"_merchant" VARCHAR(64) NOT NULL, "_key" VARCHAR({MAX_KEY}) NOT NULL, "_source" VARCHAR(64) NOT NULL,'
     ' "_version" BIGINT NOT NULL, "_deleted" BOOLEAN NOT NULL, "_flags" VARCHAR(65535),'
@@ -156,6 +156,31 @@ def merge(schema: str, table: SinkTable) -> str:
         f' WHEN NOT MATCHED THEN INSERT ({_listed(names)}, "_loaded_at")'
         f" VALUES ({_listed(names, f'{fresh}.')}, SYSDATE)"
     )
+
+
+def create_spared() -> str:
+    """A temporary table of sink keys that a sweep leaves alone; it ends with the connection."""
+    return f'CREATE TEMP TABLE {quoted(SPARED)} ("_merchant" VARCHAR(64) NOT NULL, "_key" VARCHAR({MAX_KEY}) NOT NULL)'
+
+
+def insert_spared(count: int) -> str:
+    """Parameters: merchant and key, `count` times."""
+    return f'INSERT INTO {quoted(SPARED)} ("_merchant", "_key") VALUES {", ".join(["(%s, %s)"] * count)}'
+
+
+def sweep(schema: str, table: SinkTable, *, of_one: bool, sparing: bool) -> str:
+    """Older living rows of a source become tombstones. Parameters: version, source, version, and with `of_one` merchant."""
+    target = quoted(schema, table.type)
+    where = '"_source" = %s AND NOT "_deleted" AND "_version" < %s'
+    if of_one:
+        where += ' AND "_merchant" = %s'
+    if sparing:
+        here, spared = quoted(table.type), quoted(SPARED)
+        where += (
+            f' AND NOT EXISTS (SELECT 1 FROM {spared} WHERE {spared}."_merchant" = {here}."_merchant"'
+            f' AND {spared}."_key" = {here}."_key")'
+        )
+    return f'UPDATE {target} SET "_deleted" = TRUE, "_version" = %s, "_loaded_at" = SYSDATE WHERE {where}'
 
 
 def find_columns() -> str:

@@ -45,7 +45,7 @@ def load(target: Target, table: SinkTable, batch: Batch, manifest_url: str) -> E
     """
     with session(target.url) as warehouse:
         ledger.lock(warehouse, target.schema, table)
-        entry = ledger.find(warehouse, target.schema, table, batch)
+        entry = ledger.find(warehouse, target.schema, table, batch.id)
         if entry is not None:
             return entry
         _copy(warehouse, target, table, batch, manifest_url)

@@ -308,7 +308,7 @@ def _commands() -> dict[str, str]:
         "bridge_recorder": "pipeline bridge recorder",
         "worker_search": _worker("search", 1),
         "worker_search_2": _worker("search", 2),
-        "worker_warehouse": _worker("warehouse", 1, "warehouse,loads"),
+        "worker_warehouse": _worker("warehouse", 1, "warehouse,loads,sweeps"),
         "worker_recorder": _worker("recorder", 1),
         "worker_recorder_2": _worker("recorder", 2),
         "beat": "celery -A tasks.app beat -s beat-schedule",

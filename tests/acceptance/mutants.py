@@ -275,7 +275,7 @@ MUTANTS = (
         (
             Edit(
                 "pipeline/warehouse/transaction.py",
-                "entry = ledger.find(warehouse, target.schema, table, batch)",
+                "entry = ledger.find(warehouse, target.schema, table, batch.id)",
                 "entry = None",
             ),
         ),

@@ -23,6 +23,8 @@ type = "payment"
 [sources.gateway0.tables."public.refunds"]
 merchant = {{ column = "merchant_id" }}
 type = "refund"
+[consumers.search]
+handler = "tasks.search:index"
 [search]
 replicas = 0
 """

@@ -16,7 +16,7 @@ import pytest
 from devstack.process import wait_until
 from devstack.redshift import faults
 from pipeline import settings
-from pipeline.control import parts, tables
+from pipeline.control import flights, parts, tables
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import Due
 from pipeline.domain.canonical import canonical
@@ -264,7 +264,7 @@ def _narrow_payouts() -> list[Table]:
 
 def test_a_load_under_way_elsewhere_is_left_alone(deployment: Deployment, control_url: str) -> None:
     deployment.stage(event("payment", "6", 1, 10), event("refund", "6", 1, 11))
-    with parts.single_flight(ControlDatabase(control_url), "payment") as alone:
+    with flights.single_flight(ControlDatabase(control_url), "load payment") as alone:
         assert alone
         reports = {report.type: report.status for report in deployment.loader().load_due()}
     assert reports == {"payment": "busy", "refund": "loaded"}

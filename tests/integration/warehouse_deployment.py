@@ -184,4 +184,6 @@ def _toml(schema: str) -> str:
         for type_ in TYPES
     )
     role = "arn:aws:iam::123456789012:role/pipeline-copy"
-    return f'[deployment]\nname = "{schema}"\n[warehouse]\nload_after = "0s"\niam_role = "{role}"\n{sections}'
+    consumer = '[consumers.warehouse]\nhandler = "tasks.warehouse:stage"\n'
+    warehouse = f'[warehouse]\nload_after = "0s"\niam_role = "{role}"\n'
+    return f'[deployment]\nname = "{schema}"\n{consumer}{warehouse}{sections}'

@@ -12,19 +12,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.consumer import Outcome, Rejection, Turn
+from pipeline.consumer import Outcome, Rejection, SweepOrder, Turn
 from pipeline.lanes.claim import Claim, ClaimedLane, Entry
 from pipeline.lanes.turn import Backoff, Consumption, run_turn
 from pipeline.settings import Configuration, Consumer
-from tests.fakes.turns import event, row
+from tests.fakes.turns import event, lane, row, turn, version
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "consumers.md").read_text()
 
 
-def block(language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    assert found is not None
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+    return str(found[number])
 
 
 def example(folder: Path) -> Callable[[Turn], None]:
@@ -61,6 +60,25 @@ def test_the_example_knows_when_its_sink_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     outcomes = run(example(tmp_path / "file" / "audit"), [])
     assert outcomes == (Outcome("6", 0, "unavailable", reason="the audit folder cannot be written"),)
+
+
+def test_the_example_that_keeps_rows_sweeps_what_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block("python", 1), "docs/consumers.md", "exec"), names)
+    other = msgspec.structs.replace(event(2, row(2)), src="gateway1")
+    names["handle"](turn(lane(event(1, row(1)), other, event(3, row(3)), event(10, row(4)))))
+    order = SweepOrder(
+        "rows", "a", "gateway0", "public.payments", "payment", None, version(10), "snapshot",
+        (5,), frozenset({("6", "3")}),
+    )  # fmt: skip
+    assert (names["sweep"](order), names["sweep"](order)) == (1, 0)
+    names["handle"](turn(lane(event(9, row(1)))))
+    left = names["rows"].execute("SELECT key FROM rows WHERE NOT deleted ORDER BY key").fetchall()
+    names["rows"].close()
+    assert left == [("2",), ("3",), ("4",)]
 
 
 def test_its_configuration_is_accepted() -> None:

@@ -10,7 +10,15 @@ CONFIGURED = Configuration.model_validate(
         "consumers": {"search": {"handler": "tasks.search:index"}, "audit": {"handler": "own.audit:keep"}},
     }
 )
-ALL = ("capture-shop", "bridge-search", "bridge-audit", "beat", "worker:audit,loads", "worker:search")
+ALL = (
+    "capture-shop",
+    "bridge-search",
+    "bridge-audit",
+    "beat",
+    "worker:audit,loads",
+    "worker:sweeps",
+    "worker:search",
+)
 
 
 def beating(*names: str) -> list[ProcessState]:
@@ -18,14 +26,18 @@ def beating(*names: str) -> list[ProcessState]:
 
 
 def test_nothing_is_missing_when_every_process_beats() -> None:
-    assert missing_processes(CONFIGURED, beating(*ALL, "web")) == []
+    assert missing_processes(CONFIGURED, beating(*ALL, "web"), sweeping=True) == []
 
 
 # Mutant: only bridges are asked for.
 def test_each_process_that_does_not_beat_is_named() -> None:
-    for gone in ALL[:-2]:
-        assert missing_processes(CONFIGURED, beating(*(name for name in ALL if name != gone))) == [gone]
+    for gone in (*ALL[:-3], "worker:search"):
+        rest = beating(*(name for name in ALL if name != gone))
+        assert missing_processes(CONFIGURED, rest, sweeping=True) == [gone]
 
 
-def test_a_consumer_without_a_worker_on_its_queue_is_named() -> None:
-    assert missing_processes(CONFIGURED, beating(*ALL[:-1])) == ["worker:search"]
+# Mutant: nobody asks for a worker on `sweeps`.
+def test_sweeps_that_nobody_takes_are_named_where_a_consumer_can_sweep() -> None:
+    rest = beating(*(name for name in ALL if name != "worker:sweeps"))
+    assert missing_processes(CONFIGURED, rest, sweeping=True) == ["worker:sweeps"]
+    assert missing_processes(CONFIGURED, rest, sweeping=False) == []
