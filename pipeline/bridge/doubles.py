@@ -101,7 +101,7 @@ class Doubles:
             return True
         try:
             head = _head.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return True
         if head.op not in _CHANGES or head.merchant.encode() != key:
             return True  # whatever else it is, no relay has published it: it is for the lanes to judge

@@ -18,7 +18,8 @@ _MONEY = "numeric(20,2)"
 class Attribute:
     """One column. ``type`` is its type as declared, ``resolved`` that without domains, ``base`` also without modifier.
 
-    ``listed``: an array of built-in elements, which can be read as a list of texts.
+    ``listed``: an array of built-in elements, which can be read as a list of texts. ``sorted``: PostgreSQL's own operators
+    compare it, not an extension's, which are not found without its schema in the search_path.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Attribute:
     nullable: bool
     listed: bool
     deterministic: bool
+    sorted: bool
 
 
 def read(connection: Connection, oid: int) -> list[Attribute]:
@@ -44,7 +46,8 @@ WITH RECURSIVE resolved AS (
     FROM resolved r JOIN pg_type t ON t.oid = r.type WHERE t.typtype = 'd'
 )
 SELECT a.attname, format_type(a.atttypid, a.atttypmod), format_type(r.type, r.modifier), format_type(r.type, NULL),
-       NOT a.attnotnull, coalesce(e.typarray = r.type AND e.oid < 16384, false), coalesce(l.collisdeterministic, true)
+       NOT a.attnotnull, coalesce(e.typarray = r.type AND e.oid < 16384, false), coalesce(l.collisdeterministic, true),
+       t.typnamespace = 'pg_catalog'::regnamespace OR t.typtype <> 'b' OR t.typcategory = 'A'
 FROM resolved r
 JOIN pg_attribute a ON a.attrelid = %(table)s AND a.attnum = r.attnum
 JOIN pg_type t ON t.oid = r.type AND t.typtype <> 'd'
@@ -91,6 +94,11 @@ def problems(
     for attribute in attributes:
         if attribute.name in key and not attribute.deterministic:
             yield f'key column "{attribute.name}" has a nondeterministic collation: equal keys may differ'
+        if attribute.name in key and not attribute.sorted:
+            yield (
+                f'key column "{attribute.name}" is {attribute.type}, which an extension sorts: make the key one of'
+                " PostgreSQL's own types"
+            )
 
 
 def _name_problems(attributes: Sequence[Attribute]) -> Iterator[str]:

@@ -108,7 +108,10 @@ def _table(
     if not persistent:
         problems.append("is unlogged or temporary: a crash empties it without a trace")
     if row_security:
-        problems.append("forces row security on its owner, so a snapshot could miss rows")
+        problems.append(
+            "row security applies to role pipeline, which could miss rows: make it a member of the owning role,"
+            " or take FORCE ROW LEVEL SECURITY from the table"
+        )
     if not allowed:
         problems.append("role pipeline needs SELECT and TRIGGER on it: make it a member of the owning role")
     problems += attributes.problems(connection, found, key, configured)
@@ -132,7 +135,7 @@ def _table(
 
 # Of a partitioned table all partitions must be fit.
 _TABLE = """
-SELECT c.oid, c.relkind, bool_and(p.relpersistence = 'p'), bool_or(p.relforcerowsecurity), c.relispartition,
+SELECT c.oid, c.relkind, bool_and(p.relpersistence = 'p'), bool_or(row_security_active(p.oid)), c.relispartition,
        EXISTS (SELECT FROM pg_inherits JOIN pg_class parent ON parent.oid = inhparent
                WHERE c.oid IN (inhrelid, inhparent) AND parent.relkind <> 'p'),
        bool_and(has_table_privilege(p.oid, 'SELECT') AND has_table_privilege(p.oid, 'TRIGGER'))

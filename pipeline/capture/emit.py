@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from psycopg import sql
 
 from pipeline.capture.insertion import QueueNames, definer, insertion
+from pipeline.capture.oversize import DEEPEST
 
 OPERATION = "event"
 LARGEST_PAYLOAD = 900_000  # bytes of JSON: with the envelope it fits a record
@@ -36,6 +37,12 @@ BEGIN
     RAISE EXCEPTION 'cdc.emit: the payload is null or larger than {largest} bytes'
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  -- Counted first: looking for levels costs more than emitting.
+  IF length(v_payload) - length(translate(v_payload, '[{{', '')) > {deepest} THEN
+    IF jsonb_path_exists(payload, {too_deep}) THEN
+      RAISE EXCEPTION 'cdc.emit: the payload has more than {deepest} levels' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+  END IF;
   -- Before the ev_id, as in a writer of rows: whoever waits for those with a lower one must know of this transaction.
   PERFORM txid_current();
   {insertion}
@@ -48,6 +55,8 @@ def statements(queue: QueueNames, callers: Iterable[str]) -> Iterable[sql.Compos
     """The function, and the right to call it for these roles alone."""
     body = _BODY.format(
         largest=sql.Literal(LARGEST_PAYLOAD),
+        deepest=sql.Literal(DEEPEST),
+        too_deep=sql.Literal(f"$.**{{{DEEPEST + 1} to last}}"),
         insertion=insertion(queue, _INSERT, operation=sql.Literal(OPERATION)),
     )
     yield definer(sql.SQL("emit(merchant text, type text, payload jsonb)"), "void", body)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
+import structlog
 
 from pipeline.capture import emit, image, oversize
 from pipeline.capture.marks import Mark
@@ -17,6 +18,10 @@ from pipeline.domain.version import EVENT, SNAPSHOT, pack
 from pipeline.errors import PermanentError
 
 
+class UnknownTableError(PermanentError):
+    """An event of a table of which nothing is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Words:
     """What is the same in every envelope of one table, as JSON."""
@@ -24,6 +29,7 @@ class _Words:
     name: str
     origin: str
     schema: str
+    nests: bool
 
 
 class Envelopes:
@@ -34,7 +40,7 @@ class Envelopes:
         self._words = {table.name: _words(source, table) for table in tables}
 
     def change(self, event: Event, batch: Batch, pub_ms: int) -> bytes | None:
-        """The envelope of one change; None when the trigger could not read the row and left a notice instead."""
+        """The envelope of one change; None when it has no image, or a key that fits no record."""
         if event.op == emit.OPERATION:
             return self._domain_event(event, batch, pub_ms)
         if event.after is None and event.op != "d":
@@ -59,8 +65,13 @@ class Envelopes:
             f'"before":null,"after":{event.after}}}'
         ).encode()
 
-    def row(self, table: str, row: SourceRow, mark: Mark, tick: int, read_ms: int, pub_ms: int) -> bytes:
-        """The envelope of one snapshot row: it wins against every change it shows, and loses against all others."""
+    def row(
+        self, table: str, row: SourceRow, mark: Mark, tick: int, read_ms: int, pub_ms: int
+    ) -> bytes | None:
+        """The envelope of one snapshot row: it wins against every change it shows, and loses against all others.
+
+        None when its key fits no record.
+        """
         words = self._of(table)
         version = pack(mark.generation, mark.ev, SNAPSHOT)
         head = (
@@ -73,7 +84,7 @@ class Envelopes:
     def _of(self, table: str) -> _Words:
         words = self._words.get(table)
         if words is None:
-            raise PermanentError(
+            raise UnknownTableError(
                 f'an event of table "{table}", which the control database does not know',
                 hint="run: pipeline capture install SOURCE",
             )
@@ -82,20 +93,31 @@ class Envelopes:
 
 def _words(source: str, table: Table) -> _Words:
     origin = f'"src":{_json(source)},"table":{_json(table.name)},"type":{_json(table.type)}'
-    return _Words(table.name, origin, table.shape)
+    return _Words(table.name, origin, table.shape, image.may_nest(table))
 
 
-def _record(words: _Words, head: str, key: str, before: str, after: str) -> bytes:
+def _record(words: _Words, head: str, key: str, before: str, after: str) -> bytes | None:
     before, cut_before = image.split(before)
     after, cut_after = image.split(after)
+    if words.nests:
+        if oversize.is_deep(before):
+            before, cut_before = "null", None
+        if oversize.is_deep(after):
+            after, cut_after = oversize.shallow(words.name, key, after, cut_after)
     cut = cut_before if after == "null" else cut_after
     value = _joined(head, before, after, cut)
     if len(value) <= oversize.IMAGE_LIMIT:  # so the new row alone is below it, too
         return value
     room = oversize.LIMIT - len(head.encode())
     if after == "null":  # a delete's cut describes its old row, and goes with it
-        return _joined(head, *oversize.fit(words.name, key, before, after, None, room))
-    return _joined(head, *oversize.fit(words.name, key, before, after, cut, room))
+        cut = None
+    value = _joined(head, *oversize.fit(words.name, key, before, after, cut, room))
+    if len(value) <= oversize.LIMIT:
+        return value
+    structlog.get_logger().error(
+        "a key too large to publish", table=words.name, bytes=len(key.encode()), begins=key[:200]
+    )
+    return None
 
 
 def _joined(head: str, before: str, after: str, cut: str | None) -> bytes:

@@ -21,8 +21,12 @@ INTEGERS = frozenset({"smallint", "integer", "bigint"})
 TEXTS = "text[]"
 LARGEST = 1_000_000
 """Bytes of one value's text: what is larger cannot be part of a record of 1 MiB."""
-# PostgreSQL compresses a value to 1/255 of its size at best: one that is stored in fewer bytes is below LARGEST.
-_SURELY_SMALL = LARGEST // 256
+LARGEST_ROW = 2 * LARGEST
+"""Bytes of all of a row's large texts together: beyond it each is cut that has more than its share."""
+_LEAST_SHARE = 16_384
+# PostgreSQL compresses a value to 1/255 of its size at best: one that is stored in fewer bytes than a 256th of a limit is
+# below it, wherever it is stored.
+_COMPRESSION = 256
 _SEPARATOR = "\x1e"  # no JSON has it
 _ARGUMENTS = 90  # PostgreSQL's functions take a hundred
 
@@ -59,24 +63,51 @@ _MODIFIER = re.compile(r"\(.*?\)")
 
 def row_expression(table: Table, record: sql.Composable) -> sql.Composed:
     """The row's image as JSON text; `record` names the row: ``new``, ``old`` or a table's alias. See `split`."""
-    large = [column for column in table.columns if _may_be_large(column)]
+    large, share = _large(table)
     plain = _object(table, [_field(column, record) for column in table.columns])
     if not large:
         return plain
-    sizes = sql.SQL(", ").join(_size(column, record) for column in large)
-    fitting = _object(
-        table,
-        [_fitting(column, record) if column in large else _field(column, record) for column in table.columns],
+    sizes = [_size(column, record, share) for column in large]
+    largest = sql.SQL("greatest({})").format(sql.SQL(", ").join(sizes))
+    whole = sql.SQL("CASE WHEN {} > {} THEN {} ELSE {} END").format(
+        largest, sql.Literal(LARGEST), _cut_beyond(table, record, LARGEST), plain
     )
+    if share == LARGEST:
+        return whole
+    # What follows the first comparison is for few rows, however much there is of it.
     return sql.SQL(
-        "CASE WHEN greatest({sizes}) > {largest} THEN {fitting} || {separator} || '{{' || {cuts} || '}}' ELSE {plain} END"
+        "CASE WHEN {largest} > {share} THEN CASE WHEN {sum} > {row} THEN {shares} ELSE {whole} END ELSE {plain} END"
     ).format(
-        sizes=sizes,
-        largest=sql.Literal(LARGEST),
-        fitting=fitting,
-        separator=sql.Literal(_SEPARATOR),
-        cuts=_joined([_cut(column, record) for column in large]),
+        largest=largest,
+        share=sql.Literal(share),
+        sum=sql.SQL(" + ").join(sql.SQL("coalesce({}, 0)::bigint").format(size) for size in sizes),
+        row=sql.Literal(LARGEST_ROW),
+        shares=_cut_beyond(table, record, share),
+        whole=whole,
         plain=plain,
+    )
+
+
+def _large(table: Table) -> tuple[list[Column], int]:
+    """The columns whose values may be large, and the share of `LARGEST_ROW` that each has for sure."""
+    large = [column for column in table.columns if _may_be_large(column)]
+    return large, min(LARGEST, max(LARGEST_ROW // max(1, len(large)), _LEAST_SHARE))
+
+
+def _cut_beyond(table: Table, record: sql.Composable, limit: int) -> sql.Composed:
+    """The image without the values whose text has more bytes than `limit`, and what is cut."""
+    large, share = _large(table)
+    names = {column.name for column in large}
+    fitting = [
+        _fitting(column, record, _size(column, record, share), limit)
+        if column.name in names
+        else _field(column, record)
+        for column in table.columns
+    ]
+    return sql.SQL("{} || {} || '{{' || {} || '}}'").format(
+        _object(table, fitting),
+        sql.Literal(_SEPARATOR),
+        _joined([_cut(column, record, _size(column, record, share), limit) for column in large]),
     )
 
 
@@ -178,34 +209,34 @@ def _may_be_large(column: Column) -> bool:
     return base(column) in ("text", "character varying", "character", "json", "jsonb", "bytea", TEXTS)
 
 
-def _size(column: Column, record: sql.Composable) -> sql.Composed:
-    """Bytes of the value's text; of a text or bytea without reading it, of others only when it may be large."""
+def _size(column: Column, record: sql.Composable, share: int) -> sql.Composed:
+    """Bytes of the value's text; of a text or bytea without reading it, of others only when they may exceed `share`."""
     value = column_of(record, column.name)
     if not column.stored and base(column) in ("text", "character varying", "bytea"):
         return sql.SQL("octet_length({})").format(value)
     return sql.SQL("CASE WHEN pg_column_size({}) > {} THEN octet_length({}) END").format(
-        value, sql.Literal(_SURELY_SMALL), text_of(column, record)
+        value, sql.Literal(share // _COMPRESSION), text_of(column, record)
     )
 
 
-def _fitting(column: Column, record: sql.Composable) -> sql.Composed:
+def _fitting(column: Column, record: sql.Composable, size: sql.Composable, limit: int) -> sql.Composed:
     return sql.SQL("CASE WHEN coalesce({}, 0) <= {} THEN {} END").format(
-        _size(column, record), sql.Literal(LARGEST), _field(column, record)
+        size, sql.Literal(limit), _field(column, record)
     )
 
 
-def _cut(column: Column, record: sql.Composable) -> sql.Composed:
+def _cut(column: Column, record: sql.Composable, size: sql.Composable, limit: int) -> sql.Composed:
     """One entry of the cut, NULL when the column is whole."""
     if base(column) == "bytea" and not column.stored:
         content = column_of(record, column.name)
     else:
         content = sql.SQL("convert_to({}, 'UTF8')").format(text_of(column, record))
     return sql.SQL(
-        'CASE WHEN {size} > {largest} THEN {name} || \'{{"bytes":\' || {size} || \',"sha256":"\''
+        'CASE WHEN {size} > {limit} THEN {name} || \'{{"bytes":\' || {size} || \',"sha256":"\''
         " || encode(sha256({content}), 'hex') || '\"}}' END"
     ).format(
-        size=_size(column, record),
-        largest=sql.Literal(LARGEST),
+        size=size,
+        limit=sql.Literal(limit),
         name=sql.Literal(_json_string(column.name) + ":"),
         content=content,
     )
@@ -232,3 +263,8 @@ def _safe_integer(value: sql.Composable) -> sql.Composed:
 
 def _json_string(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def may_nest(table: Table) -> bool:
+    """True when a value of it can have levels below the row's own."""
+    return any(base(column) in ("json", "jsonb") and column.rule is None for column in table.columns)

@@ -9,7 +9,7 @@ from psycopg import sql
 from pipeline.capture.image import INTEGERS, base, column_of, text_of
 from pipeline.domain.table import Column, Parent, Table
 
-_PARENT = sql.SQL("parent")
+PARENT = sql.SQL("parent")
 WELL_FORMED: LiteralString = "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 
 
@@ -40,12 +40,15 @@ def parents_merchant(
     table: Table, parent: Parent, record: sql.Composable
 ) -> tuple[sql.Composed, sql.Composed]:
     """The merchant of the row's parent as an expression, and the FROM and WHERE it stands in; no row without a parent."""
-    source = sql.SQL("FROM {} parent WHERE {} = {}").format(
-        sql.Identifier(*parent.table.split(".", 1)),
-        column_of(_PARENT, parent.key.name),
-        column_of(record, parent.on),
+    source = parent_of(parent, column_of(record, parent.on))
+    return merchant_in(parent.merchant, PARENT, nobody(table)), source
+
+
+def parent_of(parent: Parent, key: sql.Composable) -> sql.Composed:
+    """FROM and WHERE of the parent with this key."""
+    return sql.SQL("FROM {} parent WHERE {} = {}").format(
+        sql.Identifier(*parent.table.split(".", 1)), column_of(PARENT, parent.key.name), key
     )
-    return merchant_in(parent.merchant, _PARENT, nobody(table)), source
 
 
 def nobody(table: Table) -> sql.Literal:

@@ -12,9 +12,17 @@ from collections.abc import Iterable
 
 from psycopg import sql
 
-from pipeline.capture.image import NEW, OLD, column_of, key_expression, object_name, row_expression
+from pipeline.capture.image import (
+    NEW,
+    OLD,
+    column_of,
+    key_expression,
+    object_name,
+    row_expression,
+    text_of,
+)
 from pipeline.capture.insertion import QueueNames, definer, insertion
-from pipeline.capture.merchants import merchant_in, nobody, parents_merchant
+from pipeline.capture.merchants import PARENT, merchant_in, nobody, parent_of
 from pipeline.domain.table import Parent, Table
 
 CREATE = sql.SQL(
@@ -23,9 +31,11 @@ CREATE = sql.SQL(
 _CHILD, _LOCKED = sql.SQL("child"), sql.SQL("v_child")
 
 # In the row's own trigger, outside its EXCEPTION block: a lock or write inside would take a transaction id for every row.
-# The block before has run the same lookup over no rows, so what DDL has broken ends there. The lock may have waited, and
-# FOR KEY SHARE gives the row as it was before: it is read again. Under REPEATABLE READ that would not help, and FOR SHARE
-# alone notices a parent that changed hands after the snapshot (serialization_failure, as for any such conflict).
+# The block before has put what it needs of the row into texts and has run the same lookup over no rows, so what DDL or a
+# REVOKE has broken ends there; fields of the row must not be used here: a session that has a plan from before an ALTER
+# COLUMN … TYPE fails at them. The lock may have waited, and FOR KEY SHARE gives the row as it was before: it is read
+# again. Under REPEATABLE READ that would not help, and FOR SHARE alone notices a parent that changed hands after the
+# snapshot (serialization_failure, as for any such conflict).
 _LOOKUP = """
   IF v_failure IS NULL THEN
     IF tg_op <> 'INSERT' THEN
@@ -37,7 +47,7 @@ _LOOKUP = """
         v_old_merchant := coalesce(v_old_merchant, {nobody});
       END IF;
     END IF;
-    IF tg_op = 'DELETE' OR tg_op = 'UPDATE' AND {old_on} IS NOT DISTINCT FROM {new_on} THEN
+    IF tg_op = 'DELETE' OR tg_op = 'UPDATE' AND v_old_on IS NOT DISTINCT FROM v_on THEN
       v_merchant := v_old_merchant;
     ELSIF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
       SELECT {new_merchant} INTO v_merchant {new_parent} FOR SHARE;
@@ -59,29 +69,51 @@ _LOOKUP = """
   END IF;
 """
 
-_PROBE = "PERFORM {merchant} {parent} LIMIT 0;"
+_PROBE = """
+    IF tg_op <> 'DELETE' THEN
+      v_on := {new_on};
+    END IF;
+    IF tg_op <> 'INSERT' THEN
+      v_old_on := {old_on};
+    END IF;
+    PERFORM {merchant} {new_parent} LIMIT 0 FOR KEY SHARE;
+    PERFORM {merchant} {old_parent} LIMIT 0;"""
 
 
 def lookup(table: Table, parent: Parent) -> sql.Composed:
     """PL/pgSQL of the row's trigger: ``v_merchant``, ``v_old_merchant`` and ``v_moved``, from ``v_key`` and ``v_old_key``."""
-    old_merchant, old_parent = parents_merchant(table, parent, OLD)
-    new_merchant, new_parent = parents_merchant(table, parent, NEW)
+    merchant, new_parent, old_parent = _parents(table, parent)
     return sql.SQL(_LOOKUP).format(
         table=sql.Literal(table.name),
         nobody=nobody(table),
-        old_merchant=old_merchant,
+        old_merchant=merchant,
         old_parent=old_parent,
-        new_merchant=new_merchant,
+        new_merchant=merchant,
         new_parent=new_parent,
-        old_on=column_of(OLD, parent.on),
-        new_on=column_of(NEW, parent.on),
     )
 
 
-def probe(table: Table, parent: Parent, record: sql.Composable) -> sql.Composed:
-    """PL/pgSQL that fails when the lookup would."""
-    merchant, source = parents_merchant(table, parent, record)
-    return sql.SQL(_PROBE).format(merchant=merchant, parent=source)
+def probe(table: Table, parent: Parent) -> sql.Composed:
+    """PL/pgSQL that fails when the lookup would, and sets ``v_on`` and ``v_old_on`` for it."""
+    merchant, new_parent, old_parent = _parents(table, parent)
+    on = table.column(parent.on)
+    return sql.SQL(_PROBE).format(
+        merchant=merchant,
+        new_on=text_of(on, NEW),
+        old_on=text_of(on, OLD),
+        new_parent=new_parent,
+        old_parent=old_parent,
+    )
+
+
+def _parents(table: Table, parent: Parent) -> tuple[sql.Composed, sql.Composed, sql.Composed]:
+    """The merchant as an expression over the parent; the FROM and WHERE of the new row's parent and of the old one's."""
+    on = table.column(parent.on)
+    kind = sql.SQL(on.stored or on.type)
+    new, old = (
+        parent_of(parent, sql.SQL("{}::{}").format(sql.SQL(text), kind)) for text in ("v_on", "v_old_on")
+    )
+    return merchant_in(parent.merchant, PARENT, nobody(table)), new, old
 
 
 def function_name(table: Table) -> str:
@@ -101,13 +133,10 @@ def statements(table: Table, parent: Parent, queue: QueueNames) -> Iterable[sql.
     relation = sql.Identifier(*parent.table.split(".", 1))
     on_update, on_delete = (sql.Identifier(each) for each in trigger_names(table))
     yield definer(sql.SQL("{}()").format(name), "trigger", _body(table, parent, queue), table)
-    changed = sql.SQL(" OR ").join(
-        sql.SQL("{} IS DISTINCT FROM {}").format(column_of(OLD, column.name), column_of(NEW, column.name))
-        for column in (parent.key, parent.merchant)
-    )
+    # No WHEN and no UPDATE OF: PostgreSQL would refuse to change or drop the columns they name.
     yield sql.SQL(
-        "CREATE OR REPLACE TRIGGER {} AFTER UPDATE ON {} FOR EACH ROW WHEN ({}) EXECUTE FUNCTION cdc.{}()"
-    ).format(on_update, relation, changed, name)
+        "CREATE OR REPLACE TRIGGER {} AFTER UPDATE ON {} FOR EACH ROW EXECUTE FUNCTION cdc.{}()"
+    ).format(on_update, relation, name)
     yield sql.SQL(
         "CREATE OR REPLACE TRIGGER {} AFTER DELETE ON {} FOR EACH ROW EXECUTE FUNCTION cdc.{}()"
     ).format(on_delete, relation, name)
@@ -115,7 +144,8 @@ def statements(table: Table, parent: Parent, queue: QueueNames) -> Iterable[sql.
 
 # A parent that goes, or takes another key, leaves its merchant to the children that have none noted: a cascade may follow.
 # One that changes hands takes them along: first nobody may add to them (their triggers wait for the parent's lock),
-# then nobody may change them.
+# then nobody may change them. All of it may fail when a table was altered, and is told then; what ends any transaction
+# that conflicts with another ends this one too.
 _BODY = """
 #variable_conflict use_variable
 DECLARE
@@ -126,22 +156,23 @@ DECLARE
   v_image text;
   v_merchant text;
   v_old_merchant text;
+  v_rekeyed boolean;
+  v_failure text;
 BEGIN
-  BEGIN
-    v_old_merchant := {old_merchant};
-    v_merchant := {new_merchant};
-    PERFORM {key_of_child}, {row_of_child} FROM {relation} child WHERE {on_of_child} = {old_key} LIMIT 0;
-  EXCEPTION WHEN OTHERS THEN
-    INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'a parent changed, SQLSTATE ' || sqlstate);
-    RETURN NULL;
-  END;
-  IF tg_op = 'DELETE' OR {old_key} IS DISTINCT FROM {new_key} THEN
+  IF tg_op = 'UPDATE' THEN
+    v_rekeyed := {old_key} IS DISTINCT FROM {new_key};
+    IF NOT v_rekeyed AND {old_owner} IS NOT DISTINCT FROM {new_owner} THEN
+      RETURN NULL;
+    END IF;
+  END IF;
+  IF tg_op = 'DELETE' OR v_rekeyed THEN
     INSERT INTO cdc.owners
       SELECT {table}, sha256(convert_to({key_of_child}, 'UTF8')), {old_merchant} FROM {relation} child
       WHERE {on_of_child} = {old_key}
       ON CONFLICT (child, key) DO NOTHING;
     RETURN NULL;
   END IF;
+  v_merchant := {new_merchant};
   PERFORM FROM {parent} parent WHERE {parent_key} = {new_key} FOR UPDATE;
   IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') THEN
     INSERT INTO cdc.notices (table_name, reason)
@@ -153,7 +184,7 @@ BEGIN
     BEGIN
       v_image := {child_row};
     EXCEPTION WHEN OTHERS THEN
-      INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'row image failed with SQLSTATE ' || sqlstate);
+      v_failure := sqlstate;
     END;
     SELECT owner.merchant INTO v_old_merchant FROM cdc.owners owner
       WHERE owner.child = {table} AND owner.key = sha256(convert_to(v_key, 'UTF8'));
@@ -164,7 +195,16 @@ BEGIN
       {insertion}
     END IF;
   END LOOP;
+  IF v_failure IS NOT NULL THEN
+    INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'row image failed with SQLSTATE ' || v_failure);
+  END IF;
   RETURN NULL;
+EXCEPTION
+  WHEN transaction_rollback OR lock_not_available THEN
+    RAISE;
+  WHEN OTHERS THEN
+    INSERT INTO cdc.notices (table_name, reason) VALUES ({table}, 'a parent changed, SQLSTATE ' || sqlstate);
+    RETURN NULL;
 END
 """
 _INSERT = """
@@ -182,10 +222,11 @@ def _body(table: Table, parent: Parent, queue: QueueNames) -> sql.Composed:
         child_key=key_expression(table, _LOCKED),
         child_row=row_expression(table, _LOCKED),
         key_of_child=key_expression(table, _CHILD),
-        row_of_child=row_expression(table, _CHILD),
         on_of_child=column_of(_CHILD, parent.on),
         old_key=column_of(OLD, parent.key.name),
         new_key=column_of(NEW, parent.key.name),
+        old_owner=column_of(OLD, parent.merchant.name),
+        new_owner=column_of(NEW, parent.merchant.name),
         old_merchant=merchant_in(parent.merchant, OLD, nobody(table)),
         new_merchant=merchant_in(parent.merchant, NEW, nobody(table)),
         insertion=insertion(queue, _INSERT, table=name),

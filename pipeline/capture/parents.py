@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from pipeline.capture.session import Connection
 from pipeline.domain.table import Parent, Table
 
-# One row: the foreign key from a table's column to the whole primary key of another, if any; and whether an index helps.
+# One row: the foreign key from a table's column to the whole primary key of another, if any; whether an index helps; and
+# the tables whose rows may not be locked.
 _QUERY = """
 SELECT f.condeferrable, EXISTS (
          SELECT FROM pg_index i WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indisvalid
-           AND i.indpred IS NULL)
+           AND i.indpred IS NULL),
+       (SELECT string_agg(place, ' and ') FROM unnest(ARRAY[%(parent)s, %(child)s]) place
+          WHERE NOT has_any_column_privilege(place, 'UPDATE'))
 FROM pg_attribute a
 LEFT JOIN pg_constraint f ON f.conrelid = a.attrelid AND f.contype = 'f' AND f.conkey = ARRAY[a.attnum]
   AND f.confrelid = to_regclass(%(parent)s) AND f.convalidated
@@ -45,7 +48,7 @@ def problems(connection: Connection, child: Table, parent: Parent) -> Iterator[s
     if row is None:
         yield f'column "{parent.on}" does not exist'
         return
-    deferrable, indexed = row
+    deferrable, indexed, locked = row
     if deferrable is None:
         yield f'column "{parent.on}" has no foreign key to the primary key of {parent.table}; add one'
     if deferrable:
@@ -55,6 +58,8 @@ def problems(connection: Connection, child: Table, parent: Parent) -> Iterator[s
             f'column "{parent.on}" has no index: a change of the parent\'s merchant would read the whole table; run:'
             f' CREATE INDEX CONCURRENTLY ON {names[child.name]} ("{parent.on}")'
         )
+    if locked:
+        yield f"role pipeline needs UPDATE on {locked}, to lock rows whose merchant is looked up; GRANT it"
     if child.strict or child.by_statement:
         yield "takes its merchant from a parent: then it can have no other AFTER triggers, nor capture by statement"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from pipeline.capture import away, emit
-from pipeline.capture.envelope import Envelopes
+from pipeline.capture.envelope import Envelopes, UnknownTableError
 from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
 from pipeline.capture.queue import Batch, Event, Queue
@@ -101,6 +101,7 @@ class Relay:
         self._announce(batch)
         passes("relay.announced")
         published = self._publish(batch)
+        self._reread.close()
         passes("relay.published")
         if not self._queue.finish(batch):
             raise FencedError(
@@ -123,7 +124,13 @@ class Relay:
         count = 0
         send, topic = self._publisher.send, self._outlet.datastream
         for event in self._events(batch):
-            value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
+            try:
+                value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
+            except UnknownTableError:
+                if self._reread.captures(event.table):
+                    raise
+                self._metrics.events_left_out += 1
+                continue
             if value is None:
                 value = self._again(event, batch)
                 if value is None:
@@ -152,6 +159,9 @@ class Relay:
 
     def _again(self, event: Event, batch: Batch) -> bytes | None:
         """The envelope of a change whose image the trigger could not make; None when there is no row to show."""
+        if event.after is not None or event.op == "d":  # it has one: its key is too large
+            self._metrics.events_too_large += 1
+            return None
         self._metrics.events_without_image += 1
         completed = self._reread.completed(event)
         if completed is None:

@@ -109,6 +109,18 @@ def translated() -> Iterator[None]:
         raise PermanentError(f"source database: {_first_line(error)}") from error
 
 
+def of_the_data(error: psycopg.Error) -> bool:
+    """True when the statement fails on what it reads, however often it is tried: a type, a name, a limit, a right.
+
+    False when the session, the server or another transaction is the reason.
+    """
+    return error.sqlstate is not None and error.sqlstate[:2] in _OF_THE_DATA
+
+
+# Data exceptions; names, types and rights; limits of the program; "invalid memory alloc request size" is internal.
+_OF_THE_DATA = frozenset({"21", "22", "38", "39", "42", "54", "XX"})
+
+
 def _first_line(error: psycopg.Error) -> str:
     """The driver's first line: later ones quote statements, and with them perhaps row contents."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -154,7 +154,8 @@ class Snapshots:
         for row in read.chunk.rows:
             pub_ms = round(time.time() * 1000)
             value = self._envelopes.row(table.name, row, read.mark, read.tick, read.read_ms, pub_ms)
-            self._publisher.send(self._topic, row.merchant, value)
+            if value is not None:
+                self._publisher.send(self._topic, row.merchant, value)
             if self._publisher.full:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
         self._publisher.settle(self._stopping)

@@ -85,6 +85,8 @@ DECLARE
   v_old_merchant text;
   v_old_key text;
   v_gone text;
+  v_on text;
+  v_old_on text;
   v_moved boolean := false;
   v_owned boolean := false;
   v_failure text;
@@ -151,7 +153,7 @@ def _body(table: Table, queue: QueueNames) -> sql.Composed:
         old_key=key_expression(table, OLD),
         new_merchant=nobody(table) if parent else merchant_expression(table, NEW),
         old_merchant=nobody(table) if parent else merchant_expression(table, OLD),
-        probe=owners.probe(table, parent, OLD) if parent else nothing,
+        probe=owners.probe(table, parent) if parent else nothing,
         lookup=owners.lookup(table, parent) if parent else nothing,
         insertion=insertion(queue, _INSERT, table=name),
     )

@@ -24,6 +24,7 @@ class Metrics:
     events_without_image: int = 0
     events_read_again: int = 0
     events_left_out: int = 0
+    events_too_large: int = 0
     batches: int = 0
     last_tick_at: float = 0.0
     lag_seconds: float = 0.0

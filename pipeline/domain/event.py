@@ -85,7 +85,7 @@ def decode(value: bytes, merchant: str) -> Event:
     """Parse and check one record of the lane of `merchant`; MalformedEventError says what is wrong with it."""
     try:
         event = _decoder.decode(value)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError) as error:
         raise MalformedEventError(f"not an event of envelope version {ENVELOPE_VERSION}: {error}") from error
     if event.merchant != merchant:
         raise MalformedEventError(f'event of merchant "{event.merchant[:70]}" under the key of "{merchant}"')

@@ -46,7 +46,7 @@ def decode_sweep(value: bytes | None) -> Sweep | None:
         return None
     try:
         sweep = _decoder.decode(value)
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
         return None
     return sweep if sweep.ver.isdecimal() and len(sweep.ver) <= 19 else None
 

@@ -66,6 +66,7 @@ def test_search_and_warehouse_take_domain_events_for_no_rows(captured: Captured)
         "cdc.emit('6', null, '{}')",
         "cdc.emit('6', 'x', null)",
         "cdc.emit('6', 'x', to_jsonb(repeat('x', 900000)))",
+        "cdc.emit('6', 'x', (repeat('{\"a\":', 102) || '1' || repeat('}', 102))::jsonb)",
     ],
 )
 def test_what_cannot_be_an_event_is_refused_to_its_writer(captured: Captured, call: str) -> None:
@@ -73,6 +74,17 @@ def test_what_cannot_be_an_event_is_refused_to_its_writer(captured: Captured, ca
     installed(captured, "app")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"cdc\.emit"):
         captured.run(f"select {call}")
+
+
+def test_a_payload_may_have_many_values_and_a_hundred_levels(captured: Captured) -> None:
+    # Mutant: levels taken for brackets.
+    captured.run(TABLE)
+    installed(captured, "app")
+    captured.run(
+        "select cdc.emit('6', 'x', jsonb_agg(jsonb_build_array(g))) from generate_series(1, 500) g",
+        "select cdc.emit('6', 'x', (repeat('[', 100) || repeat(']', 100))::jsonb)",
+    )
+    assert [event.op for event in captured.drain()] == ["event", "event"]
 
 
 def test_only_named_roles_may_emit_and_only_as_long_as_they_are_named(captured: Captured) -> None:

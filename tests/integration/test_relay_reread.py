@@ -1,12 +1,14 @@
 """Rows whose image failed in the trigger are read again by the relay, and never shown to another merchant."""
 
+from contextlib import closing
 from functools import partial
 
+import psycopg
 import pytest
 
 from pipeline.capture.queue import Event, Queue
 from pipeline.capture.reread import Rereader
-from pipeline.capture.session import connect, session
+from pipeline.capture.session import connect, of_the_data, session
 from tests.integration.captured import Captured
 
 pytestmark = pytest.mark.integration
@@ -43,8 +45,8 @@ def test_the_row_is_read_again_as_it_stands(captured: Captured) -> None:
         "update t set merchant_id = 7 where id = 3",
     )
     assert [event.key for event in events] == [f'{{"id":{number},"part":true}}' for number in range(1, 5)]
-    reread = Rereader(partial(connect, captured.source.url), captured.tables)
-    completed = [reread.completed(event) for event in events]
+    with closing(Rereader(partial(connect, captured.source.url), captured.tables)) as reread:
+        completed = [reread.completed(event) for event in events]
     assert [event and event.after for event in completed] == [
         '{"id":1,"part":true,"merchant_id":6,"v":77,"w":null}',
         None,
@@ -57,4 +59,42 @@ def test_the_row_is_read_again_as_it_stands(captured: Captured) -> None:
 def test_a_row_that_cannot_be_read_either_stops_nobody(captured: Captured) -> None:
     # Mutant: without the except the batch fails for ever.
     (event, *_) = failed_events(captured, "alter table t drop column w")
-    assert Rereader(partial(connect, captured.source.url), captured.tables).completed(event) is None
+    with closing(Rereader(partial(connect, captured.source.url), captured.tables)) as reread:
+        assert reread.completed(event) is None
+
+
+@pytest.mark.soak
+def test_a_row_beyond_a_gigabyte_breaks_no_statement_and_stops_nobody(captured: Captured) -> None:
+    # Mutant: whatever is not a DataError or a ProgrammingError ends the session; the relay tries this row for ever.
+    captured.run(
+        "create table t (id integer primary key, merchant_id integer, v jsonb)",
+        "alter table t alter v set storage external",
+    )
+    captured.install(t="merchant_id")
+    captured.run(
+        r"insert into t values (1, 6, to_jsonb(repeat(E'\x01', 190000000)))", "update t set merchant_id = 7"
+    )
+    with session(captured.source.url) as connection:
+        queue = Queue(connection)
+        queue.tick()
+        batch = queue.next_batch()
+        assert batch is not None
+        events = list(queue.events(batch))
+    assert [(event.op, event.key, event.after) for event in events] == [
+        ("c", '{"id":1}', None), ("d", '{"id":1}', None), ("u1", '{"id":1}', None),
+    ]  # fmt: skip
+    with closing(Rereader(partial(connect, captured.source.url), captured.tables)) as reread:
+        assert reread.completed(events[0]) is None
+
+
+def test_only_what_the_data_is_to_blame_for_is_left_out() -> None:
+    # Mutant: a session that was lost, or a server that starts, taken for a row that cannot be read: the event is lost.
+    blamed = [
+        psycopg.errors.ProgramLimitExceeded, psycopg.errors.InternalError_, psycopg.errors.UndefinedColumn,
+        psycopg.errors.NumericValueOutOfRange, psycopg.errors.InsufficientPrivilege, psycopg.errors.DatatypeMismatch,
+    ]  # fmt: skip
+    passing = [
+        psycopg.errors.AdminShutdown, psycopg.errors.CannotConnectNow, psycopg.errors.OutOfMemory, psycopg.errors.DiskFull,
+        psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.OperationalError,
+    ]  # fmt: skip
+    assert [of_the_data(kind("")) for kind in (*blamed, *passing)] == [True] * 6 + [False] * 7

@@ -148,6 +148,8 @@ def test_sources_do_not_know_each_other_and_what_is_no_change_passes() -> None:
     assert [record.offset for record in doubles.without(log)] == [0, 1, 2, 3]
     assert doubles.dropped == 2
     assert doubles.without([MemoryRecord(6, MERCHANT, None)])
+    # Mutant: RecursionError, and every bridge that reads this partition ends here.
+    assert doubles.without([MemoryRecord(7, MERCHANT, b'{"after":' + b"[" * 100_000)])
 
 
 def test_a_commit_that_stands_still_fills_no_memory_and_loses_nothing() -> None:

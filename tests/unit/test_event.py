@@ -35,6 +35,10 @@ def test_the_row_of_a_delete_is_the_one_before() -> None:
     [
         (b"", "truncated"),
         (b"{not json", "malformed"),
+        (
+            b'{"before":' + b"[" * 100_000,
+            "recursion",
+        ),  # mutant: RecursionError, which the worker would try for ever
         (b"[]", "Expected `object`"),
         (encoded(e=2), "Invalid enum value 2"),
         (encoded(op="x"), "Invalid enum value 'x'"),
