@@ -123,7 +123,8 @@ class Source(_Section):
     """One source database; its URL stands in ``<NAME>_DATABASE_URL``.
 
     ``emitters``: roles that may call ``cdc.emit``. ``alarm_lag`` and ``alarm_queue_bytes`` bound how long and how much
-    may wait in its queue before the relay alarms.
+    may wait in its queue before the relay alarms, ``snapshot_backlog`` how many records of a snapshot may wait for the
+    slowest consumer.
     """
 
     tables: dict[TableName, SourceTable]
@@ -131,6 +132,20 @@ class Source(_Section):
     emitters: tuple[Annotated[str, Field(min_length=1, max_length=63)], ...] = ()
     alarm_lag: Duration = "5m"
     alarm_queue_bytes: Annotated[int, Field(ge=1)] = 2 * 1024**3
+    snapshot_backlog: Annotated[int, Field(ge=1000)] = 200_000
+
+    @model_validator(mode="after")
+    def _one_table_per_type(self) -> Source:
+        # A sweep removes what a source wrote of a type: it must have been one table that wrote it.
+        first: dict[str, str] = {}
+        for name, table in self.tables.items():
+            type = table.type or name.split(".", 1)[1]
+            other = first.setdefault(type, name)
+            if other != name:
+                raise ValueError(
+                    f'tables {other} and {name} both have type "{type}": give one of them another'
+                )
+        return self
 
 
 class Consumer(_Section):

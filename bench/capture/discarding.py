@@ -12,7 +12,7 @@ class Discarding:
 
     records = size = 0
 
-    def send(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """See Producer."""
 
     def push(self) -> None:

@@ -53,7 +53,7 @@ class ConfluentProducer:
             self.close()
             raise TransientError(f"Kafka does not answer: {error.args[0].name()}") from error
 
-    def send(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """See Producer."""
         try:
             self._client.produce(topic, value, key, partition, self._delivered)

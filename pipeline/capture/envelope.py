@@ -30,6 +30,7 @@ class _Words:
     origin: str
     schema: str
     nests: bool
+    type: str
 
 
 class Envelopes:
@@ -65,6 +66,10 @@ class Envelopes:
             f'"before":null,"after":{event.after}}}'
         ).encode()
 
+    def type_of(self, table: str) -> str:
+        """A table's type; UnknownTableError when nothing is known of the table."""
+        return self._of(table).type
+
     def row(
         self, table: str, row: SourceRow, mark: Mark, tick: int, read_ms: int, pub_ms: int
     ) -> bytes | None:
@@ -93,7 +98,7 @@ class Envelopes:
 
 def _words(source: str, table: Table) -> _Words:
     origin = f'"src":{_json(source)},"table":{_json(table.name)},"type":{_json(table.type)}'
-    return _Words(table.name, origin, table.shape, image.may_nest(table))
+    return _Words(table.name, origin, table.shape, image.may_nest(table), table.type)
 
 
 def _record(words: _Words, head: str, key: str, before: str, after: str) -> bytes | None:

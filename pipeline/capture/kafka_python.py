@@ -55,7 +55,7 @@ class KafkaPythonProducer:
         except KafkaError as error:
             raise TransientError(f"Kafka does not answer: {type(error).__name__}") from error
 
-    def send(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """See Producer."""
         try:
             future = self._client.send(topic, value, key=key, partition=partition)

@@ -11,18 +11,22 @@ from functools import partial
 import structlog
 
 from pipeline import settings
+from pipeline.capture.backlog import Backlog
 from pipeline.capture.confluent import ConfluentProducer
 from pipeline.capture.envelope import Envelopes
 from pipeline.capture.identity import Identity
 from pipeline.capture.kafka_python import KafkaPythonProducer
 from pipeline.capture.lineage import RaisedError, check_still_ours, establish, raise_as_asked
+from pipeline.capture.outlet import Outlet
 from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import Producer, Publisher, StoppedError
 from pipeline.capture.queue import Queue
-from pipeline.capture.relay import Clock, Outlet, Relay
+from pipeline.capture.relay import Clock, Relay
+from pipeline.capture.repairs import Repairs
 from pipeline.capture.reread import Rereader
 from pipeline.capture.session import Connection, connect, session
 from pipeline.capture.snapshot import Snapshots
+from pipeline.capture.snapshot_progress import SnapshotProgress
 from pipeline.capture.topics import check_topics, topics_of
 from pipeline.capture.watch import Bounds, Metrics, Watch
 from pipeline.control import tables
@@ -48,6 +52,7 @@ class Capture:
     open_producer: Callable[[], Producer]
     database: ControlDatabase
     metrics: Metrics
+    backlog: Backlog
     stop: threading.Event
 
     def run(self) -> None:
@@ -128,16 +133,17 @@ class Capture:
         self, queue: Queue, publisher: Publisher, watch: Watch, identity: Identity, known: list[Table]
     ) -> Relay:
         deployment, envelopes, stopping = self.deployment, Envelopes(self.name, known), self.stop.is_set
-        datastream = deployment.datastream.topic
-        snapshots = Snapshots(
-            self.database, self.name, known, queue, publisher, envelopes, datastream, stopping
-        )
         outlet = Outlet(
             self.name,
-            datastream,
+            deployment.datastream.topic,
             deployment.eventstream.topic,
+            deployment.snapshots.topic,
             deployment.progress.topic,
             identity.timeline or 0,
+        )
+        progress = SnapshotProgress(self.database, self.metrics)
+        snapshots = Snapshots(
+            self.database, known, queue, publisher, envelopes, outlet, self.backlog, progress, stopping
         )
         still_ours = partial(self._still_ours, queue.connection, identity)
         return Relay(
@@ -145,6 +151,7 @@ class Capture:
             publisher,
             envelopes,
             snapshots,
+            Repairs(queue.connection, self.database, self.name),
             Rereader(partial(connect, self.url), known),
             outlet,
             watch,

@@ -36,7 +36,7 @@ class Producer(Protocol):
     records: int
     size: int
 
-    def send(self, topic: str, partition: int, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         """Hand one record over; it may linger a few milliseconds."""
 
     def push(self) -> None:
@@ -58,7 +58,13 @@ class Publisher:
     def __init__(self, producer: Producer, topics: Mapping[str, int], *, patience: float = 120.0) -> None:
         self._producer = producer
         self._patience = patience
+        self._partitions = dict(topics)
         self._routes = {topic: _route(partitions) for topic, partitions in topics.items()}
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is outstanding."""
+        return self._producer.records == 0
 
     @property
     def full(self) -> bool:
@@ -69,6 +75,11 @@ class Publisher:
         """Hand one record over; PublishError when the client refuses it."""
         key, partition = self._routes[topic](merchant)
         self._producer.send(topic, partition, key, value)
+
+    def broadcast(self, topic: str, value: bytes) -> None:
+        """Hand one record without key over for every partition, each behind whatever was handed over before."""
+        for partition in range(self._partitions[topic]):
+            self._producer.send(topic, partition, None, value)
 
     def confirm(self, topic: str, key: bytes, value: bytes, stopping: Callable[[], bool]) -> None:
         """Publish one record into the only partition of `topic` and wait until Kafka has it, as by `settle`."""

@@ -25,7 +25,9 @@ _FETCHED = 100  # rows per fetch: a thousand would be no faster, and of giant ro
 
 
 class Event(NamedTuple):
-    """One row of the queue, as the trigger wrote it. ``op`` is c, u, d or u1 (second half of a key's or merchant's change)."""
+    """One row of the queue, as the trigger wrote it. ``op`` is c, u, d or u1 (second half of a key's or merchant's change);
+    event; t or tp (TRUNCATE of a table, of one partition), without row and merchant.
+    """
 
     ev: int
     txid: int
@@ -128,6 +130,14 @@ class Queue:
         if row is None or row[0] is None:
             raise PermanentError(f"queue {QUEUE} did not tick", hint="run: pipeline capture install SOURCE")
         self._ticked = True
+        return int(row[0])
+
+    def newest_tick(self) -> int:
+        """The tick taken last: whichever comes after it is taken later than now."""
+        row = self._connection.execute(
+            "SELECT max(tick_id) FROM pgq.tick WHERE tick_queue = %s", (self._names.id,)
+        ).fetchone()
+        assert row is not None  # an aggregate yields one row
         return int(row[0])
 
     def next_batch(self) -> Batch | None:

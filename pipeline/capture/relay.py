@@ -12,14 +12,17 @@ from dataclasses import dataclass
 
 import msgspec
 
-from pipeline.capture import away, emit
+from pipeline.capture import away, emit, sweeping
 from pipeline.capture.envelope import Envelopes, UnknownTableError
+from pipeline.capture.outlet import Outlet
 from pipeline.capture.progress import Progress, forget
 from pipeline.capture.publisher import OUTSTANDING, Publisher
 from pipeline.capture.queue import Batch, Event, Queue
+from pipeline.capture.repairs import Repairs
 from pipeline.capture.reread import Rereader
 from pipeline.capture.rotation import maintain
 from pipeline.capture.snapshot import Snapshots
+from pipeline.capture.truncate import PART, WHOLE, Truncations
 from pipeline.capture.watch import Metrics, Watch
 from pipeline.errors import FencedError
 from pipeline.failpoints import passes
@@ -28,6 +31,7 @@ _PROBE_EVERY = 0.05
 _MAINTAIN_EVERY = 5.0
 _MEASURE_EVERY = 1.0
 _MARKS_KEPT = 100  # ticks behind the last finished one
+_BUSY_FOR = 1.0  # seconds for which changes that came in are taken to go on
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +40,6 @@ class Clock:
 
     wall: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
-
-
-@dataclass(frozen=True, slots=True)
-class Outlet:
-    """Where a source's records go, and the timeline of the server they come from."""
-
-    source: str
-    datastream: str
-    eventstream: str
-    progress: str
-    timeline: int
 
 
 class Relay:
@@ -58,6 +51,7 @@ class Relay:
         publisher: Publisher,
         envelopes: Envelopes,
         snapshots: Snapshots,
+        repairs: Repairs,
         reread: Rereader,
         outlet: Outlet,
         watch: Watch,
@@ -70,6 +64,7 @@ class Relay:
         self._publisher = publisher
         self._envelopes = envelopes
         self._snapshots = snapshots
+        self._repairs = repairs
         self._reread = reread
         self._outlet = outlet
         self._watch = watch
@@ -79,7 +74,7 @@ class Relay:
         self._clock = clock
         self._last: Batch | None = None
         self._ticked_at_value = -1
-        self._probe_at = self._maintain_at = self._measure_at = 0.0
+        self._probe_at = self._maintain_at = self._measure_at = self._busy_until = 0.0
 
     def run_once(self) -> bool:
         """Publish and finish one batch, or one step of a snapshot; False when there was nothing to do.
@@ -92,9 +87,8 @@ class Relay:
         batch = self._queue.next_batch() if self._queue.ticked else None
         if batch is not None:
             self._relay(batch)
-        snapshot_moved = self._snapshots.step(self._last)
-        self._metrics.snapshot_rows = self._snapshots.rows_published
-        return snapshot_moved or batch is not None
+        busy = self._clock.monotonic() < self._busy_until
+        return self._snapshots.step(self._last, busy=busy) or batch is not None
 
     def _relay(self, batch: Batch) -> None:
         passes("relay.batch")
@@ -109,6 +103,8 @@ class Relay:
             )
         passes("relay.finished")
         self._last = batch
+        if published:
+            self._busy_until = self._clock.monotonic() + _BUSY_FOR
         self._metrics.events_published += published
         self._metrics.batches += 1
         self._metrics.generation = batch.generation
@@ -123,14 +119,22 @@ class Relay:
     def _publish(self, batch: Batch) -> int:
         count = 0
         send, topic = self._publisher.send, self._outlet.datastream
+        truncations = Truncations()
+        emptied = truncations.emptied
         for event in self._events(batch):
             try:
+                if event.op in (WHOLE, PART):
+                    if truncations.note(event):
+                        self._sweep(event, batch)
+                    continue
                 value = self._envelopes.change(event, batch, round(self._clock.wall() * 1000))
             except UnknownTableError:
                 if self._reread.captures(event.table):
                     raise
                 self._metrics.events_left_out += 1
                 continue
+            if emptied:
+                emptied.discard((event.txid, event.table))
             if value is None:
                 value = self._again(event, batch)
                 if value is None:
@@ -143,7 +147,15 @@ class Relay:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
                 passes("relay.midway")
         self._publisher.settle(self._stopping)
+        truncations.settle(self._queue.connection)
         return count
+
+    def _sweep(self, event: Event, batch: Batch) -> None:
+        """A whole table was emptied: told in every partition, at its place among the changes."""
+        type = self._envelopes.type_of(event.table)
+        sweep = sweeping.of_truncate(self._outlet.source, event.table, type, batch.generation, event.ev)
+        sweeping.publish(self._publisher, self._outlet, sweep)
+        self._metrics.sweeps_published += 1
 
     def _events(self, batch: Batch) -> Iterator[Event]:
         events = self._queue.events(batch)
@@ -195,6 +207,7 @@ class Relay:
             self._maintain_at = now + _MAINTAIN_EVERY
             maintain(self._queue.connection)
             self._watch.look_closely(self._queue)
+            self._repairs.look()
             if self._last is not None:
                 forget(self._queue.connection, self._last.tick - _MARKS_KEPT)
                 away.forget(self._queue.connection)

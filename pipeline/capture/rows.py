@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -19,7 +19,7 @@ from pipeline.domain.routing import Key, KeyValue
 from pipeline.domain.table import Table
 
 CHUNK_ROWS, CHUNK_BYTES = 5_000, 8 * 1024 * 1024
-_COUNTED_BYTES = 64 * 1024 * 1024
+_COUNTED_COST = 5_000  # the planner's: about 40 MB, ten milliseconds
 _ROW = sql.SQL("t")
 
 
@@ -48,26 +48,47 @@ def read_rows(connection: Connection, table: Table, merchant: str | None = None)
     """
     conditions = _at_home(connection, table)
     if merchant is not None:
-        conditions.append(sql.SQL("{} = {}").format(merchant_expression(table, _ROW), sql.Literal(merchant)))
+        conditions.append(_of_merchant(table, merchant))
     query = _select(table) + _where(conditions)
     with connection.cursor() as cursor:
         for row in cursor.stream(query, size=100):
             yield SourceRow._make(row)
 
 
-def read_chunk(connection: Connection, table: Table, after: tuple[str, ...] | None) -> Chunk:
-    """The rows behind key `after`: at most 5,000, and no more once they exceed 8 MB."""
+def read_chunk(
+    connection: Connection,
+    table: Table,
+    after: tuple[str, ...] | None,
+    *,
+    limit: int | None = None,
+    merchant: str | None = None,
+) -> Chunk:
+    """The rows behind key `after`: at most `limit` and 5,000, and no more once they exceed 8 MB.
+
+    With a `merchant` those of his among the next `limit` rows: however rare his rows are, no chunk reads the whole
+    table. The caller's transaction must be REPEATABLE READ then.
+    """
+    limit = min(limit or CHUNK_ROWS, CHUNK_ROWS)
+    conditions = [*_bound(table, ">", after), *_at_home(connection, table)]
+    query, end = _chunk_query(table, conditions, limit), None
+    if merchant is not None:
+        end = connection.execute(_end_query(table, after, limit)).fetchone()
+        query = _merchants_query(
+            table, [*conditions, *_bound(table, "<=", end), _of_merchant(table, merchant)]
+        )
     rows: list[SourceRow] = []
     size = 0
     position = after
     with connection.cursor() as cursor:
-        for row in cursor.stream(_chunk_query(table, after, _at_home(connection, table)), size=100):
+        for row in cursor.stream(query, size=100):
             rows.append(SourceRow._make(row[:3]))
             position = row[3:]
             size += len(row[2])
             if size > CHUNK_BYTES:
                 return Chunk(rows, position, final=False)
-    return Chunk(rows, position, final=len(rows) < CHUNK_ROWS)
+    if merchant is not None:
+        return Chunk(rows, end or position, final=end is None)
+    return Chunk(rows, position, final=len(rows) < limit)
 
 
 def read_row(connection: Connection, table: Table, key: Key) -> SourceRow | None:
@@ -84,19 +105,17 @@ def read_row(connection: Connection, table: Table, key: Key) -> SourceRow | None
     return None if row is None else SourceRow._make(row)
 
 
-def estimate(connection: Connection, table: Table) -> int:
-    """How many rows there are: counted while that is cheap, else as the planner thinks."""
-    schema, name = table.name.split(".", 1)
-    row = connection.execute(
-        "SELECT c.reltuples::bigint, pg_relation_size(c.oid) FROM pg_class c"
-        " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
-        (schema, name),
-    ).fetchone()
-    if row is None:
-        return 0
-    if row[0] >= 0 and row[1] > _COUNTED_BYTES:
-        return int(row[0])
-    counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(_relation(table))).fetchone()
+def estimate(connection: Connection, table: Table, merchant: str | None = None) -> int:
+    """How many rows there are, or of one merchant: counted while that is cheap, else as the planner thinks."""
+    rows = sql.SQL("FROM {} t").format(_relation(table))
+    if merchant is not None:
+        rows += sql.SQL(" WHERE ") + _of_merchant(table, merchant)
+    explained = connection.execute(sql.SQL("EXPLAIN (FORMAT JSON) SELECT ") + rows).fetchone()
+    assert explained is not None  # a plan is one row
+    plan = explained[0][0]["Plan"]
+    if plan["Total Cost"] > _COUNTED_COST:
+        return int(plan["Plan Rows"])
+    counted = connection.execute(sql.SQL("SELECT count(*) ") + rows).fetchone()
     assert counted is not None  # an aggregate yields one row
     return int(counted[0])
 
@@ -110,6 +129,20 @@ def notice_ids(connection: Connection, table: Table) -> list[int]:
 def clear_notices(connection: Connection, ids: Sequence[int]) -> None:
     """Take answered notices away."""
     connection.execute("DELETE FROM cdc.notices WHERE id = ANY(%s)", (list(ids),))
+
+
+def locked_by(connection: Connection, table: Table) -> str | None:
+    """Who keeps readers out of the table, in words; None when nobody does."""
+    name = sql.Identifier(*table.name.split(".", 1)).as_string(connection)
+    row = connection.execute(
+        "WITH RECURSIVE part AS (SELECT to_regclass(%s)::oid AS oid"
+        " UNION SELECT inhrelid FROM pg_inherits JOIN part ON inhparent = part.oid)"
+        " SELECT coalesce('process ' || pid, 'a prepared transaction') FROM pg_locks"
+        " WHERE relation IN (SELECT oid FROM part) AND granted AND mode = 'AccessExclusiveLock'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1",
+        (name,),
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def oldest_writer(connection: Connection) -> str:
@@ -127,18 +160,45 @@ def _text_of_key(value: KeyValue) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _chunk_query(table: Table, after: tuple[str, ...] | None, conditions: list[sql.Composed]) -> sql.Composed:
-    """Bounds stand in the query as literals: a name may have a %, which would be taken for a parameter's."""
-    columns = [table.column(name) for name in table.key]
-    key = sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key)
-    query = _select(table, *(text_of(column, _ROW) for column in columns))
-    if after is not None:
-        bounds = [
-            sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.stored or column.type))
-            for column, text in zip(columns, after, strict=True)
-        ]
-        conditions.append(sql.SQL("ROW({}) > ROW({})").format(key, sql.SQL(", ").join(bounds)))
-    return query + _where(conditions) + sql.SQL(" ORDER BY {} LIMIT {}").format(key, sql.Literal(CHUNK_ROWS))
+def _chunk_query(table: Table, conditions: Sequence[sql.Composed], limit: int) -> sql.Composed:
+    query = _select(table, *_key_texts(table)) + _where(conditions)
+    return query + sql.SQL(" ORDER BY {} LIMIT {}").format(_key(table), sql.Literal(limit))
+
+
+def _end_query(table: Table, after: tuple[str, ...] | None, limit: int) -> sql.Composed:
+    """The key of the last of the next `limit` rows; no row when there are fewer."""
+    query = sql.SQL("SELECT {} FROM {} t").format(sql.SQL(", ").join(_key_texts(table)), _relation(table))
+    query += _where(_bound(table, ">", after))
+    return query + sql.SQL(" ORDER BY {} OFFSET {} LIMIT 1").format(_key(table), sql.Literal(limit - 1))
+
+
+def _merchants_query(table: Table, conditions: Sequence[sql.Composed]) -> sql.Composed:
+    query = _select(table, *_key_texts(table)) + _where(conditions)
+    return query + sql.SQL(" ORDER BY {}").format(_key(table))
+
+
+def _key(table: Table) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(name)) for name in table.key)
+
+
+def _key_texts(table: Table) -> list[sql.Composed]:
+    return [text_of(table.column(name), _ROW) for name in table.key]
+
+
+def _bound(table: Table, comparison: LiteralString, key: tuple[str, ...] | None) -> list[sql.Composed]:
+    """Keys stand in the query as literals: a name may have a %, which would be taken for a parameter's."""
+    if key is None:
+        return []
+    values = [
+        sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(column.stored or column.type))
+        for column, text in zip(map(table.column, table.key), key, strict=True)
+    ]
+    compare = sql.SQL("ROW({}) {} ROW({})")
+    return [compare.format(_key(table), sql.SQL(comparison), sql.SQL(", ").join(values))]
+
+
+def _of_merchant(table: Table, merchant: str) -> sql.Composed:
+    return sql.SQL("{} = {}").format(merchant_expression(table, _ROW), sql.Literal(merchant))
 
 
 def _select(table: Table, *more: sql.Composable) -> sql.Composed:

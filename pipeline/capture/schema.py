@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from psycopg import sql
 
-from pipeline.capture import away, progress
+from pipeline.capture import away, partitions, progress, truncate
 from pipeline.capture.identity import SCHEMA_VERSION, Identity
 from pipeline.capture.insertion import QueueNames
 from pipeline.capture.pgq import Origin
@@ -61,12 +61,14 @@ def _tables() -> Iterable[Statement]:
         " table_name text NOT NULL, reason text NOT NULL, at timestamptz NOT NULL DEFAULT now(),"
         " txid bigint NOT NULL DEFAULT txid_current())"
     )
+    yield from truncate.columns()
     yield from progress.schema()
     yield from away.schema()
     yield sql.SQL(
         "CREATE TABLE IF NOT EXISTS cdc.captured (table_name text PRIMARY KEY, relation oid NOT NULL,"
         " columns text NOT NULL, definition text NOT NULL, strict boolean NOT NULL, lookup text)"
     )
+    yield from partitions.schema()
     yield sql.SQL(
         "CREATE TABLE IF NOT EXISTS cdc.disabled (one boolean PRIMARY KEY DEFAULT true CHECK (one),"
         " at timestamptz NOT NULL DEFAULT now(), by text NOT NULL DEFAULT session_user, reason text NOT NULL)"
@@ -124,6 +126,7 @@ def seal(found: Sequence[Table]) -> Iterable[Statement]:
             columns=COLUMNS,
             definition=DEFINITION,
         )
+    yield partitions.FOLLOW
     yield sql.SQL("REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA cdc FROM PUBLIC")
     yield _GRANT_TO_OWNERS
 

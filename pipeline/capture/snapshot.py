@@ -1,55 +1,50 @@
-"""The snapshot: rows older than the triggers, or gone astray, read in chunks beside live writes.
+"""The snapshot: rows older than the triggers, or gone astray, published beside live writes.
 
-Each chunk is read under a mark: whatever the chunk's snapshot S cannot see has an ev_id above the mark's, so the
-chunk's rows, at the mark's version, lose against it. They are published only once the relay has finished a tick taken
-after S ended: by then everything S saw has gone out. A killed snapshot begins again; nothing of it is remembered.
+A chunk is published only once the relay has finished a tick taken after the chunk's snapshot S had ended, for two
+reasons. By then everything S saw has gone out. And that tick's mark was announced as progress before: it was committed
+after S and flushed to disk, so a database that lacks anything S saw lacks the mark, too, and is recognised for it.
+Published any earlier, rows could outlive in the sinks a crash or a failover that took them back in the source.
+
+What Kafka has acknowledged is noted in the control database, and a successor goes on from there. Its order: rows,
+position; after a table's last row its sweep, then the notices it answers, then the table is done. Dying in between
+repeats a step, and no step minds that.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 
 import psycopg
 import structlog
 
-from pipeline.capture import rows
+from pipeline.capture import chunks, rows, sweeping
+from pipeline.capture.backlog import Backlog
+from pipeline.capture.chunks import ReadChunk
 from pipeline.capture.envelope import Envelopes
-from pipeline.capture.marks import Mark, take_mark, valid_mark
+from pipeline.capture.marks import take_mark
+from pipeline.capture.outlet import Outlet
 from pipeline.capture.publisher import OUTSTANDING, Publisher
 from pipeline.capture.queue import Batch, Queue
+from pipeline.capture.snapshot_progress import SnapshotProgress
 from pipeline.control import snapshots as requests
+from pipeline.control import tables as known
 from pipeline.control.database import ControlDatabase
+from pipeline.control.snapshots import Snapshot, TableState
 from pipeline.domain.table import Table
 from pipeline.errors import TransientError
 from pipeline.failpoints import passes
 
 _LOOK_EVERY = 1.0
 _MARK_EVERY = 0.5
+_STEP, _STEP_BESIDE_TRAFFIC = 0.025, 0.008  # seconds a step may take
+_AHEAD = 2  # chunks in hand: one is read while the other waits for its tick
+_ROWS_PER_GLANCE = 32
 
 
-@dataclass(frozen=True, slots=True)
-class ReadChunk:
-    """A chunk, the mark that bounds its snapshot, and a tick taken after that snapshot ended."""
-
-    chunk: rows.Chunk
-    mark: Mark
-    tick: int
-    read_ms: int
-
-
-def read_chunk(queue: Queue, table: Table, after: tuple[str, ...] | None) -> ReadChunk | None:
-    """Take a mark, then read a chunk under it; None while no mark is valid: an older transaction still runs."""
-    connection = queue.connection
-    take_mark(connection)
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        mark = valid_mark(connection)
-        if mark is None:
-            return None
-        chunk = rows.read_chunk(connection, table, after)
-    return ReadChunk(chunk, mark, queue.tick(), round(time.time() * 1000))
+class _SupersededError(Exception):
+    """The source's generation is another than the one the snapshot began under."""
 
 
 class Snapshots:
@@ -58,40 +53,50 @@ class Snapshots:
     def __init__(
         self,
         database: ControlDatabase,
-        source: str,
-        tables: list[Table],
+        tables: Sequence[Table],
         queue: Queue,
         publisher: Publisher,
         envelopes: Envelopes,
-        topic: str,
+        outlet: Outlet,
+        backlog: Backlog,
+        progress: SnapshotProgress,
         stopping: Callable[[], bool],
     ) -> None:
         self._database = database
-        self._topic = topic
-        self._source = source
         self._tables = tables
         self._queue = queue
         self._publisher = publisher
         self._envelopes = envelopes
+        self._outlet = outlet
+        self._backlog = backlog
+        self._progress = progress
         self._stopping = stopping
-        self._look_at = 0.0
+        self._size = chunks.ChunkSize()
+        self._seconds = _STEP
+        self._until = self._look_at = self._paused_at = 0.0
+        self._paused = False
         self._finished_tick = -1
         self._work: Iterator[bool] | None = None
-        self.rows_published = 0
 
-    def step(self, last: Batch | None) -> bool:
-        """Go on a little; `last` is the batch finished last. False when there is nothing to do for now."""
+    def step(self, last: Batch | None, *, busy: bool = False) -> bool:
+        """Go on a little; `last` is the batch finished last. False when there is nothing to do for now.
+
+        While live changes come in (`busy`) a step takes less time.
+        """
         if last is not None:
             self._finished_tick = last.tick
+        self._seconds = _STEP_BESIDE_TRAFFIC if busy else _STEP
+        self._until = time.monotonic() + self._seconds
         try:
             if self._work is None:
                 self._work = self._next_request()
             return next(self._work)
         except StopIteration:
             self._work = None
-        except (
-            TransientError
-        ) as error:  # the control database: the relay goes on without, the snapshot starts over
+        except _SupersededError:
+            self._work = None
+            self._look_at = 0.0
+        except TransientError as error:  # the control database: the relay goes on without
             structlog.get_logger().warning("snapshot waits for the control database", reason=str(error))
             self._work = None
         return False
@@ -100,63 +105,159 @@ class Snapshots:
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY
-            for request in requests.open_requests(self._database, self._source)[:1]:
-                yield from self._carry_out(request.id)
+            for request in requests.open_requests(self._database, self._outlet.source)[:1]:
+                yield from self._carry_out(request)
+                self._look_at = 0.0
 
-    def _carry_out(self, request: int) -> Iterator[bool]:
-        """All tables, one after the other; yields True after each chunk, False while it waits."""
-        connection = self._queue.connection
-        try:
-            estimates = {table.name: rows.estimate(connection, table) for table in self._tables}
-            requests.begin(self._database, request, self._queue.generation(), estimates)
-            for table in self._tables:
-                answered = rows.notice_ids(connection, table)
-                yield from self._table(request, table)
-                rows.clear_notices(connection, answered)
-        except (psycopg.ProgrammingError, psycopg.DataError) as error:
-            reason = (
-                f"{type(error).__name__}: has a table changed? run: pipeline capture install {self._source}"
-            )
-            structlog.get_logger().warning("snapshot failed", reason=reason)
-            requests.finish(self._database, request, "failed", reason)
+    def _carry_out(self, request: Snapshot) -> Iterator[bool]:
+        """All its tables, one after the other; yields True after each step, False while it waits."""
+        generation = self._queue.generation()
+        chosen = [table for table in self._tables if request.table in (None, table.name)]
+        refusal = "" if chosen else f"table {request.table} is not captured"
+        if request.generation not in (None, generation):
+            covering = requests.covering(self._database, request)
+            if covering is not None:
+                refusal = f"superseded by snapshot {covering}: the generation was raised to {generation}"
+        if refusal:
+            requests.finish(self._database, request.id, "failed", refusal)
             return
-        requests.finish(self._database, request, "done")
+        try:
+            yield from self._all(request, chosen, generation)
+        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            source = self._outlet.source
+            reason = f"{type(error).__name__}: has a table changed? run: pipeline capture install {source}"
+            structlog.get_logger().warning("snapshot failed", reason=reason)
+            requests.finish(self._database, request.id, "failed", reason)
+        finally:
+            self._progress.end()
 
-    def _table(self, request: int, table: Table) -> Iterator[bool]:
-        after: tuple[str, ...] | None = None
-        while True:
-            read = read_chunk(self._queue, table, after)
-            if read is None:
-                yield from self._wait_for_mark(request)
-                continue
-            while self._finished_tick < read.tick:
+    def _all(self, request: Snapshot, chosen: Sequence[Table], generation: int) -> Iterator[bool]:
+        estimates = {table.name: chunks.estimate(self._queue, table, request.merchant) for table in chosen}
+        requests.begin(self._database, request.id, generation, estimates)
+        states = {state.table: state for state in requests.tables(self._database, request.id)}
+        self._progress.begin(request.id, states.values())
+        for table in chosen:
+            if not states[table.name].done:
+                yield from self._table(request, table, generation, states[table.name])
+                passes("snapshot.done")
+        requests.finish(self._database, request.id, "done")
+
+    def _table(self, request: Snapshot, table: Table, generation: int, state: TableState) -> Iterator[bool]:
+        notices = self._notices(request, table, state)
+        floor, first_ev = self._floor(request, table, state), state.first_ev
+        after, final = state.position, False
+        hand: deque[ReadChunk] = deque()
+        while hand or not final:
+            if self._hindered(request):
                 yield False
-            if self._queue.generation() != read.mark.generation:
                 continue
-            self._publish(table, read)
+            if len(hand) < _AHEAD and not final:
+                read = self._read(request, table, after, first_ev or floor)
+                if read is not None:
+                    hand.append(read)
+                    after, final = read.chunk.position, read.chunk.final
+                    yield True
+                    continue
+                if not hand:
+                    yield from self._wait_for_mark(table)
+                    continue
+            while self._finished_tick <= hand[0].tick:
+                yield False
+            yield from self._publish(table, hand[0], generation)
+            done = hand.popleft()
             passes("snapshot.chunk")
-            count = len(read.chunk.rows)
-            requests.advance(self._database, request, table.name, read.mark.ev, read.chunk.position, count)
+            count = len(done.chunk.rows)
+            requests.advance(self._database, request.id, table.name, done.mark.ev, done.chunk.position, count)
+            passes("snapshot.position")
+            first_ev = first_ev if first_ev is not None else done.mark.ev
+            self._progress.published(table.name, count)
             yield True
-            if read.chunk.final:
-                requests.table_done(self._database, request, table.name)
-                return
-            after = read.chunk.position
+        assert first_ev is not None  # a table has a chunk at least
+        self._sweep(request, table, generation, first_ev)
+        passes("snapshot.swept")
+        rows.clear_notices(self._queue.connection, notices)
+        passes("snapshot.answered")
+        requests.table_done(self._database, request.id, table.name)
+        self._progress.done(table.name)
 
-    def _wait_for_mark(self, request: int) -> Iterator[bool]:
-        blocker = rows.oldest_writer(self._queue.connection)
-        requests.note(self._database, request, f"waits for {blocker} to end")
+    def _notices(self, request: Snapshot, table: Table, state: TableState) -> Sequence[int]:
+        """The notices that every row of the table, read from now on, answers; of one that goes on, those of its start."""
+        if request.merchant is not None:
+            return ()
+        if state.notices is None:
+            found = rows.notice_ids(self._queue.connection, table)
+            requests.begin_table(self._database, request.id, table.name, found)
+            return found
+        return state.notices
+
+    def _floor(self, request: Snapshot, table: Table, state: TableState) -> int:
+        """The lowest mark for its first chunk: one taken after the request repairs whatever had gone astray before it.
+
+        A table none of whose snapshots was ever finished has nothing to repair: there the newest valid mark serves at once.
+        """
+        if state.first_ev is not None:
+            return state.first_ev
+        source = self._outlet.source
+        if request.merchant is None and not requests.ever_finished(self._database, source, table.name):
+            return 0
+        return take_mark(self._queue.connection).ev
+
+    def _read(
+        self, request: Snapshot, table: Table, after: tuple[str, ...] | None, floor: int
+    ) -> ReadChunk | None:
+        limit, began = self._size.limit(self._seconds), time.monotonic()
+        read = chunks.read_chunk(
+            self._queue, table, after, floor=floor, merchant=request.merchant, limit=limit
+        )
+        if read is not None and not read.chunk.final:
+            looked_at = limit if request.merchant is not None else len(read.chunk.rows)
+            self._size.took(time.monotonic() - began, looked_at)
+        return read
+
+    def _hindered(self, request: Snapshot) -> bool:
+        """True while it is paused, or the consumers are too far behind."""
+        now = time.monotonic()
+        if now >= self._paused_at:
+            self._paused_at = now + _LOOK_EVERY
+            current = requests.load(self._database, request.id)
+            self._paused = current is not None and current.paused
+        reason = "paused" if self._paused else self._backlog.hindrance()
+        if reason:
+            self._progress.waits(reason)
+        return bool(reason)
+
+    def _wait_for_mark(self, table: Table) -> Iterator[bool]:
+        self._progress.waits(chunks.blocker(self._queue, table))
         until = time.monotonic() + _MARK_EVERY
         while time.monotonic() < until:
             yield False
 
-    def _publish(self, table: Table, read: ReadChunk) -> None:
-        for row in read.chunk.rows:
+    def _publish(self, table: Table, read: ReadChunk, generation: int) -> Iterator[bool]:
+        """All rows of a chunk, as many per step as its time allows; ends when Kafka has acknowledged them."""
+        self._require(generation, read)
+        for place, row in enumerate(read.chunk.rows, start=1):
             pub_ms = round(time.time() * 1000)
-            value = self._envelopes.row(table.name, row, read.mark, read.tick, read.read_ms, pub_ms)
+            value = self._envelopes.row(table.name, row, read.mark, self._finished_tick, read.read_ms, pub_ms)
             if value is not None:
-                self._publisher.send(self._topic, row.merchant, value)
+                self._publisher.send(self._outlet.snapshots, row.merchant, value)
             if self._publisher.full:
                 self._publisher.settle(self._stopping, keep=OUTSTANDING // 2)
+            if place % _ROWS_PER_GLANCE == 0 and time.monotonic() > self._until:
+                yield True
+                self._require(generation, read)
+        if not self._publisher.idle:  # mostly the relay's next batch has waited for them already
+            yield True
+            self._publisher.settle(self._stopping)
+
+    def _require(self, generation: int, read: ReadChunk) -> None:
+        """Under another generation the rows would carry a version that later changes do not lose against."""
+        if self._queue.generation() != generation or read.mark.generation != generation:
+            raise _SupersededError
+
+    def _sweep(self, request: Snapshot, table: Table, generation: int, first_ev: int) -> None:
+        replaced = [one for one in known.load(self._database) if one.source == request.replaces]
+        sweeps = sweeping.of_snapshot(request, table, replaced, generation, first_ev)
+        for sweep in sweeps:
+            sweeping.publish(self._publisher, self._outlet, sweep)
         self._publisher.settle(self._stopping)
-        self.rows_published += len(read.chunk.rows)
+        self._progress.swept(len(sweeps))

@@ -23,7 +23,7 @@ def shared_objects(queue: QueueNames, emitters: Iterable[str]) -> Iterable[State
     """
     yield owners.CREATE
     yield from hashing.statements()
-    yield truncate.function()
+    yield truncate.function(queue)
     yield from emit.statements(queue, emitters)
 
 
@@ -43,7 +43,7 @@ def statements(table: Table, queue: QueueNames) -> Iterable[Statement]:
 
 def function_names(tables: Iterable[Table]) -> set[str]:
     """The functions in schema cdc that belong there while these tables are captured."""
-    names = {"truncated", "emit", "hash", "disable", "away", "home"}
+    names = {"truncated", "emit", "hash", "disable", "away", "home", "follow_partitions"}
     for table in tables:
         names.add(object_name(table))
         if table.parent is not None:

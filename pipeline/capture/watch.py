@@ -38,6 +38,10 @@ class Metrics:
     generation: int = 0
     timeline: int = 0
     snapshot_rows: int = 0
+    snapshot_rows_left: int = 0
+    snapshot_eta_seconds: float = 0.0
+    snapshot_waits_for: str = ""
+    sweeps_published: int = 0
     standby: int = 1
 
 

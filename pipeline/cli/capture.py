@@ -5,14 +5,9 @@ from __future__ import annotations
 import getpass
 import json
 import sys
-import time
 from dataclasses import asdict
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Task as ProgressTask
-from rich.text import Text
 
 from pipeline import settings as configuration
 from pipeline.capture import confirm as confirming
@@ -23,12 +18,10 @@ from pipeline.capture import uninstall as uninstalling
 from pipeline.capture.progress import last_progress
 from pipeline.capture.session import session
 from pipeline.cli.relaying import relay
-from pipeline.control import snapshots, tables
+from pipeline.cli.snapshots import pause, resume, snapshot
 from pipeline.control.database import ControlDatabase, require_migrated
-from pipeline.errors import PermanentError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.settings import Settings
-
-_LOOK_EVERY = 0.25
 
 
 @click.group()
@@ -180,25 +173,9 @@ def run(source: str) -> None:
     relay(source)
 
 
-@capture.command()
-@click.argument("source")
-@click.option("--wait/--no-wait", default=True, help="Show the progress until it is done.")
-def snapshot(source: str, wait: bool) -> None:
-    """Publish every row of SOURCE's captured tables again, beside live traffic; its relay does the work."""
-    settings, database = _start()
-    settings.source(source)
-    if not any(table.source == source for table in tables.load(database)):
-        raise PermanentError(
-            f"capture is not installed in {source}", hint=f"run: pipeline capture install {source}"
-        )
-    request = snapshots.request(database, source)
-    if not wait:
-        click.echo(f"{source}: snapshot {request} requested")
-        return
-    done = _show_progress(database, request)
-    if done.status == "failed":
-        raise PermanentError(f"snapshot of {source} failed: {done.detail}")
-    click.echo(f"{source}: {done.rows_published:,} rows published")
+capture.add_command(snapshot)
+capture.add_command(pause)
+capture.add_command(resume)
 
 
 def _start() -> tuple[Settings, ControlDatabase]:
@@ -206,32 +183,3 @@ def _start() -> tuple[Settings, ControlDatabase]:
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     require_migrated(database)
     return settings, database
-
-
-class _Speed(ProgressColumn):
-    def render(self, task: ProgressTask) -> Text:
-        return Text(f"{task.speed or 0:,.0f} rows/s")
-
-
-def _show_progress(database: ControlDatabase, request: int) -> snapshots.Snapshot:
-    """Follow a snapshot until it is over."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f} of about {task.total:,.0f} rows"),
-        _Speed(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("waits for the relay", total=0)
-        while True:
-            state = snapshots.load(database, request)
-            if state is None:
-                raise PermanentError(f"snapshot {request} is gone from the control database")
-            if state.finished:
-                return state
-            total = max(state.rows_estimated, state.rows_published)
-            waits = "waits for the relay" if state.status == "requested" else state.detail or "begins"
-            progress.update(bar, description=waits, completed=state.rows_published, total=total)
-            time.sleep(_LOOK_EVERY)

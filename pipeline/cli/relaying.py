@@ -14,13 +14,14 @@ from functools import partial
 import structlog
 
 from pipeline import settings as configuration
+from pipeline.capture.backlog import Backlog
 from pipeline.capture.process import Capture, open_producer
 from pipeline.capture.publisher import Producer, PublishError
 from pipeline.capture.watch import Metrics
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.settings import Settings
-from pipeline.telemetry import Heartbeat, configure_logging
+from pipeline.telemetry import Heartbeat, configure_logging, heartbeats
 
 
 def relay(source: str, producer: Callable[[], Producer] | None = None) -> None:
@@ -35,13 +36,16 @@ def relay(source: str, producer: Callable[[], Producer] | None = None) -> None:
     metrics = Metrics()
     client = connect_redis(settings.environment.redis_url.get_secret_value())
     heartbeat = Heartbeat(client, settings.deployment, f"capture-{source}", lambda: _figures(metrics)).start()
+    bound = settings.source(source).snapshot_backlog
+    backlog = Backlog(lambda: heartbeats(client, settings.deployment), lambda: metrics.snapshot_rows, bound)
     try:
-        _process(settings, database, source, producer, metrics, stop).run()
+        _process(settings, database, source, producer, metrics, backlog, stop).run()
     except PublishError as error:
         structlog.get_logger().error("ends, to replay its batch", reason=str(error))
         sys.stderr.flush()
         os._exit(1)  # a producer that failed may never let itself be closed
     finally:
+        backlog.close()
         heartbeat.stop()
 
 
@@ -51,6 +55,7 @@ def _process(
     source: str,
     producer: Callable[[], Producer] | None,
     metrics: Metrics,
+    backlog: Backlog,
     stop: threading.Event,
 ) -> Capture:
     deployment, environment = settings.configuration.deployment, settings.environment
@@ -65,6 +70,7 @@ def _process(
         open_producer=producer or partial(open_producer, source, deployment, bootstrap, security),
         database=database,
         metrics=metrics,
+        backlog=backlog,
         stop=stop,
     )
 

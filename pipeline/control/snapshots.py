@@ -5,15 +5,16 @@ How far each table is lies here as well, so a killed relay's successor goes on w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 from psycopg import sql
 
 from pipeline.control.database import ControlDatabase
 
+T = TypeVar("T")
 Status = Literal["requested", "running", "done", "failed"]
 
 
@@ -55,7 +56,8 @@ _SELECT = sql.SQL(
 class TableState:
     """How far a snapshot is in one table: rows up to the key ``position`` are acknowledged by Kafka.
 
-    ``first_ev`` is the ev_id of its first chunk's mark, None before that chunk is acknowledged.
+    ``first_ev`` is the ev_id of its first chunk's mark, None before that chunk is acknowledged. ``notices`` are those it
+    will have answered, None before it was begun.
     """
 
     table: str
@@ -64,6 +66,7 @@ class TableState:
     rows_estimated: int
     rows_published: int
     done: bool
+    notices: tuple[int, ...] | None = None
 
 
 def request(
@@ -127,11 +130,32 @@ def tables(database: ControlDatabase, id: int) -> list[TableState]:
     """How far a snapshot is, table by table; empty before it has begun."""
     with database.transaction() as connection:
         rows = connection.execute(
-            "SELECT table_name, first_ev, position, rows_estimated, rows_published, done FROM snapshot_tables"
+            "SELECT table_name, first_ev, position, rows_estimated, rows_published, done, notices"
+            " FROM snapshot_tables"
             " WHERE snapshot = %s ORDER BY table_name",
             (id,),
         ).fetchall()
-    return [TableState(name, ev, tuple(at) if at else None, *rest) for name, ev, at, *rest in rows]
+    return [
+        TableState(name, ev, _tuple(position), estimated, published, done, _tuple(notices))
+        for name, ev, position, estimated, published, done, notices in rows
+    ]
+
+
+def _tuple(values: Iterable[T] | None) -> tuple[T, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def covering(database: ControlDatabase, snapshot: Snapshot) -> int | None:
+    """Another open request that will bring every row of this one; None when there is none."""
+    for other in open_requests(database, snapshot.source):
+        if (
+            other.id != snapshot.id
+            and other.table in (None, snapshot.table)
+            and other.merchant in (None, snapshot.merchant)
+            and snapshot.replaces in (None, other.replaces)
+        ):
+            return other.id
+    return None
 
 
 def ever_finished(database: ControlDatabase, source: str, table: str) -> bool:
@@ -146,18 +170,44 @@ def ever_finished(database: ControlDatabase, source: str, table: str) -> bool:
 
 
 def begin(database: ControlDatabase, id: int, generation: int, estimates: Mapping[str, int]) -> None:
-    """It begins, or begins again from the first row, under this generation; `estimates`: rows per table."""
+    """It begins under this generation; `estimates`: rows per table.
+
+    What it has reached under the same generation stays; under another one it begins again from the first row.
+    """
     with database.transaction() as connection:
-        connection.execute("DELETE FROM snapshot_tables WHERE snapshot = %s", (id,))
+        connection.execute(
+            "DELETE FROM snapshot_tables t USING snapshots s WHERE t.snapshot = s.id AND s.id = %s"
+            " AND s.generation IS DISTINCT FROM %s",
+            (id, generation),
+        )
         with connection.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO snapshot_tables (snapshot, table_name, rows_estimated) VALUES (%s, %s, %s)",
+                "INSERT INTO snapshot_tables (snapshot, table_name, rows_estimated) VALUES (%s, %s, %s)"
+                " ON CONFLICT DO NOTHING",
                 [(id, table, rows) for table, rows in estimates.items()],
             )
         connection.execute(
-            "UPDATE snapshots SET status = 'running', started_at = now(), generation = %s, rows_estimated = %s,"
-            " rows_published = 0, detail = '' WHERE id = %s",
-            (generation, sum(estimates.values()), id),
+            "UPDATE snapshots SET status = 'running', started_at = coalesce(started_at, now()), generation = %s,"
+            " detail = '', rows_published ="
+            " (SELECT coalesce(sum(rows_published), 0) FROM snapshot_tables WHERE snapshot = %s) WHERE id = %s",
+            (generation, id, id),
+        )
+        connection.execute(_ESTIMATED, (id, id))
+
+
+_ESTIMATED = """
+UPDATE snapshots SET rows_estimated =
+  (SELECT coalesce(sum(greatest(rows_estimated, rows_published)), 0) FROM snapshot_tables WHERE snapshot = %s)
+WHERE id = %s
+"""
+
+
+def begin_table(database: ControlDatabase, id: int, table: str, notices: Sequence[int]) -> None:
+    """The first chunk of a table comes next: it will have answered these notices."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE snapshot_tables SET notices = %s WHERE snapshot = %s AND table_name = %s",
+            (list(notices), id, table),
         )
 
 
@@ -185,11 +235,7 @@ def table_done(database: ControlDatabase, id: int, table: str) -> None:
             " WHERE snapshot = %s AND table_name = %s",
             (id, table),
         )
-        connection.execute(
-            "UPDATE snapshots SET rows_estimated ="
-            " (SELECT coalesce(sum(rows_estimated), 0) FROM snapshot_tables WHERE snapshot = id) WHERE id = %s",
-            (id,),
-        )
+        connection.execute(_ESTIMATED, (id, id))
 
 
 def note(database: ControlDatabase, id: int, detail: str) -> None:

@@ -80,19 +80,6 @@ def test_new_attached_and_nested_partitions_are_captured_and_detached_ones_are_n
         assert notices(connection) == []
 
 
-def test_truncate_of_the_root_and_of_one_partition_is_told_of_the_root(captured: Captured) -> None:
-    # Mutant: without triggers on the partitions, TRUNCATE of one leaves no trace.
-    made(captured)
-    captured.run("insert into t values (1, '2026-01-05', 6, 10)", "truncate t_1")
-    with session(captured.source.url) as connection:
-        assert [(n.table, n.reason) for n in notices(connection)] == [
-            ("public.t", "partition public.t_1 truncated")
-        ]
-    captured.run("truncate t")
-    with session(captured.source.url) as connection:
-        assert ("public.t", "truncated") in [(n.table, n.reason) for n in notices(connection)]
-
-
 def test_installing_again_finds_partitions_that_came_since_and_uninstall_leaves_none(
     captured: Captured,
 ) -> None:

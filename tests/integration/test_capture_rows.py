@@ -228,14 +228,6 @@ def test_a_row_without_a_well_formed_merchant_belongs_to_the_source(captured: Ca
     assert [event.merchant for event in captured.drain()] == wanted
 
 
-def test_truncate_succeeds_and_leaves_a_notice(captured: Captured) -> None:
-    made(captured)
-    captured.run("insert into t values (1, 6, 1)", "truncate t")
-    with session(captured.source.url) as connection:
-        assert [(n.table, n.reason) for n in notices(connection)] == [("public.t", "truncated")]
-    assert [event.op for event in captured.drain()] == ["c"]
-
-
 def test_a_row_whose_image_fails_breaks_no_statement_and_leaves_a_notice(captured: Captured) -> None:
     # Mutant: without the EXCEPTION block the application's UPDATE fails.
     made(captured, "v integer, w integer")

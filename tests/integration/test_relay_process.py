@@ -13,7 +13,6 @@ from kafka.admin import KafkaAdminClient
 from devstack.process import wait_until
 from pipeline.capture.queue import lag
 from pipeline.capture.session import session
-from pipeline.control import snapshots
 from pipeline.domain.event import Event, decode
 from tests.conftest import SourceDatabase, unique
 from tests.integration.capture_process import Site, site, topics
@@ -47,7 +46,8 @@ def running(
 @pytest.fixture
 def published(kafka_bootstrap: str, topic: str) -> Published:
     def read() -> list[Event]:
-        return [decode(record.value, record.key.decode()) for record in read_topic(kafka_bootstrap, topic)]
+        records = read_topic(kafka_bootstrap, topic)
+        return [decode(record.value, record.key.decode()) for record in records if record.key is not None]
 
     return read
 
@@ -61,7 +61,7 @@ def in_order(events: list[Event]) -> bool:
     newest: dict[str, int] = {}
     seen = set()
     for event in events:
-        if event.op == "r" or (event.merchant, event.version) in seen:
+        if (event.merchant, event.version) in seen:
             continue
         seen.add((event.merchant, event.version))
         if event.version < newest.get(event.merchant, 0):
@@ -75,14 +75,12 @@ def test_killed_at_any_point_it_loses_nothing(
 ) -> None:
     # Mutant: finish_batch before the acknowledgements loses the batch at relay.midway.
     points = [
-        "relay.batch:2",
-        "relay.announced:2",
-        "relay.published:2",
-        "relay.finished:2",
+        "relay.batch:1",
+        "relay.announced:1",
+        "relay.published:1",
+        "relay.finished:1",
         "relay.midway:1",
-        "snapshot.chunk:1",
     ]
-    request = snapshots.request(captured.database, NAME)
     expected = set()
     for place, point in enumerate(points):
         first = place * 10_000
@@ -94,14 +92,10 @@ def test_killed_at_any_point_it_loses_nothing(
         expected |= set(range(first + 1, first + 5001))
         running.killed(point)
     with running.relay():
-        assert wait_until(lambda: _finished(captured, request), 20)
         captured.run("insert into t values (0, 0, 0)")
         assert wait_until(lambda: 0 in keys(published), 20, pause=0.3)
     events = published()
     assert {event.key["id"] for event in events if event.op == "c"} == expected | {0}
-    assert {event.key["id"] for event in events if event.op == "r"} == {
-        id for id in expected if id % 10_000 != 2
-    }
     assert in_order(events)
     assert len(events) > len({(event.merchant, event.version) for event in events})
 
@@ -130,12 +124,6 @@ class Announced(NamedTuple):
 def announced(bootstrap: str, topic: str) -> list[Announced]:
     records = [msgspec.json.decode(record.value) for record in read_topic(bootstrap, f"{topic}.progress")]
     return [Announced(each["source"], each["generation"], each["tick"], each["mark"]) for each in records]
-
-
-def _finished(captured: Captured, request: int) -> bool:
-    state = snapshots.load(captured.database, request)
-    assert state is not None and state.status != "failed"
-    return state.finished
 
 
 def test_it_comes_back_after_postgresql_ended_its_session(

@@ -11,10 +11,10 @@ import pytest
 
 from devstack.process import wait_until
 from pipeline.capture import rows
+from pipeline.capture.chunks import ReadChunk, read_chunk
 from pipeline.capture.marks import Mark, take_mark, valid_mark
 from pipeline.capture.queue import Queue
 from pipeline.capture.session import session
-from pipeline.capture.snapshot import ReadChunk, read_chunk
 from pipeline.domain.version import EVENT, SNAPSHOT, pack
 from tests.integration.captured import Captured
 
@@ -55,6 +55,7 @@ def test_rows_before_a_change_lose_and_rows_after_it_win(installed: Captured) ->
         installed.run("update t set v = 1 where id = 1")
         settled(queue)
         after = read(installed, queue)
+        queue.tick()
         (event,) = [e for e in installed.batches(queue) if e.op == "u"]
         assert before is not None and after is not None
         versions = [pack(1, read.mark.ev, SNAPSHOT) for read in (before, after)]
@@ -109,13 +110,14 @@ def test_snapshots_and_changes_in_any_order_give_the_table(installed: Captured) 
     """
     stop = threading.Event()
     threads = [threading.Thread(target=_write, args=(installed, number, stop)) for number in range(4)]
-    for thread in threads:
-        thread.start()
     messages: list[tuple[int, int, int | None]] = []
     with relaying(installed) as queue:
+        settled(queue)
+        for thread in threads:
+            thread.start()
         for _ in range(40):
-            chunk = read(installed, queue)
-            messages += _chunk_messages(chunk)
+            messages += _chunk_messages(read(installed, queue))
+            queue.tick()
             messages += _event_messages(installed, queue)
             stop.wait(0.03)
         stop.set()

@@ -135,3 +135,12 @@ def test_no_file_says_what_to_do(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match='no consumer is named "serach"'):
         load(tmp_path).consumer("serach")
+
+
+def test_a_source_has_one_table_of_a_type(tmp_path: Path) -> None:
+    # Mutant: with two, the end of one's snapshot would sweep the other's rows away.
+    second = '\n[sources.gateway0.tables."public.transaction"]\nmerchant = { none = true }\n'
+    found = problems(tmp_path, TOML + second)
+    assert 'tables public.transactions and public.transaction both have type "transaction"' in found
+    other = second.replace("gateway0", "gateway1")
+    load(tmp_path, TOML + other, GATEWAY1_DATABASE_URL="postgresql://pipeline@127.0.0.1/gateway1")

@@ -1,0 +1,221 @@
+"""TRUNCATE: of a table a sweep at its place, of a partition a snapshot; and partitions that come and go by themselves."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from pipeline.capture.queue import notices
+from pipeline.control import snapshots
+from pipeline.domain.version import EVENT, pack, unpack
+from tests.integration.captured import NAME, Captured
+from tests.integration.relaying import Stage, staged
+
+pytestmark = pytest.mark.integration
+
+TABLES = (
+    "create table t (id bigint primary key, merchant_id integer)",
+    "create table many (id bigint primary key, merchant_id integer)",
+    "create table p (id integer, merchant_id integer, primary key (id)) partition by range (id)",
+    "create table p_1 partition of p for values from (1) to (100)",
+    "create table p_2 partition of p for values from (100) to (200)",
+)
+
+
+@pytest.fixture
+def stage(captured: Captured, kafka_bootstrap: str, kafka_topic: Callable[..., str]) -> Iterator[Stage]:
+    captured.run(*TABLES)
+    captured.install_tables(t={}, many={"capture": "statement"}, p={})
+    with staged(captured, kafka_bootstrap, kafka_topic(3), partitions=3) as made:
+        made.run_until(lambda: made.queue.lag().pending == 0)
+        yield made
+
+
+def reasons(stage: Stage) -> list[str]:
+    return [notice.reason for notice in notices(stage.queue.connection)]
+
+
+def requested(stage: Stage) -> list[str | None]:
+    return [request.table for request in snapshots.open_requests(stage.database, NAME)]
+
+
+def look(stage: Stage) -> None:
+    """The relay's look at partitions and notices, which it takes every five seconds, with what came before relayed."""
+    stage.captured.run("insert into t values ((select coalesce(max(id), 0) + 1 from t), 6)")
+    stage.run_until(lambda: stage.queue.lag().pending == 0)
+    stage.relay._repairs.look()
+
+
+@pytest.mark.parametrize("table", ["t", "many", "p"])
+def test_truncate_of_a_table_is_a_sweep_at_its_place(stage: Stage, table: str) -> None:
+    # Mutants: no event (no sweep); the sweep in one partition alone; its version that of the batch's last event.
+    rows = f"insert into {table} select g, g from generate_series(%s, %s) g"
+    stage.captured.run(rows % (1, 20), f"truncate {table}", rows % (11, 30))
+    stage.run_until(lambda: len(stage.changes()) == 40)
+    swept = stage.sweeps()
+    assert {(topic, partition) for topic, partition, _ in swept} == {
+        (topic, partition) for topic in ("", ".snapshot") for partition in range(3)
+    }
+    (sweep,) = {sweep for _, _, sweep in swept}
+    assert (sweep.why, sweep.type, sweep.merchant) == ("truncate", table, None)
+    ev = unpack(sweep.version).ev_id
+    assert (sweep.id, sweep.version) == (f"{NAME}:{table}:1:{ev}", pack(1, ev, EVENT))
+    before = {event.key["id"] for event in stage.changes() if event.version < sweep.version}
+    after = {event.key["id"] for event in stage.changes() if event.version > sweep.version}
+    assert (before, after) == (set(range(1, 21)), set(range(11, 31)))
+    look(stage)
+    assert reasons(stage) == [] and requested(stage) == []
+
+
+def test_the_sweep_stands_between_the_changes_before_and_after_it(stage: Stage) -> None:
+    # Mutant: sweeps sent at the end of their batch; consumers would have removed nothing of what came before it in others.
+    with stage.captured.writer() as writer, writer.transaction():
+        writer.execute("insert into t values (1, 6)")
+        writer.execute("truncate t")
+        writer.execute("insert into t values (2, 6)")
+    stage.run_until(lambda: len(stage.changes()) == 2)
+    partition = next(record.partition for record in stage.records("") if record.key == b"6")
+    kinds = [record.key for record in stage.records("") if record.partition == partition]
+    assert kinds == [b"6", None, b"6"]
+
+
+def test_truncate_of_one_partition_is_mended_by_a_snapshot_of_its_root(stage: Stage) -> None:
+    # Mutants: without triggers on the partitions it leaves no trace; without the look nobody asks for the snapshot; with
+    # one requested at every look they pile up.
+    stage.captured.run("insert into p values (1, 6), (101, 6)", "truncate p_1")
+    assert reasons(stage) == ["partition public.p_1 truncated"]
+    look(stage)
+    snapshots.pause(stage.database, NAME, paused=True)
+    look(stage)
+    assert requested(stage) == ["public.p"]
+    assert stage.sweeps() == []
+    snapshots.pause(stage.database, NAME, paused=False)
+    (request,) = snapshots.open_requests(stage.database, NAME)
+    stage.carry_out(request.id)
+    assert [event.key["id"] for event in stage.rows()] == [101]
+    assert {sweep.type for _, _, sweep in stage.sweeps()} == {"p"}
+    look(stage)
+    assert reasons(stage) == [] and requested(stage) == []
+
+
+def test_a_notice_during_a_snapshot_asks_for_another_one_after_it(stage: Stage) -> None:
+    # Mutant: taken as answered by the open one, which has passed the partition already.
+    request = snapshots.request(stage.database, NAME, table="public.p")
+    stage.run_until(lambda: bool(snapshots.tables(stage.database, request)))
+    snapshots.pause(stage.database, NAME, paused=True)
+    stage.captured.run("truncate p_1")
+    look(stage)
+    assert requested(stage) == ["public.p"]
+    snapshots.pause(stage.database, NAME, paused=False)
+    stage.carry_out(request)
+    look(stage)
+    assert requested(stage) == ["public.p"]
+
+
+def test_partitions_truncated_with_their_root_need_no_snapshot_unless_written_since(stage: Stage) -> None:
+    # Mutants: every partition's notice counts (a snapshot after each TRUNCATE of a root); none does after a root's in the
+    # same transaction (rows written in between stay in the sinks).
+    with stage.captured.writer() as writer, writer.transaction():
+        writer.execute("truncate p")
+        writer.execute("insert into p values (1, 6), (101, 6)")
+    look(stage)
+    assert reasons(stage) == [] and requested(stage) == []
+    with stage.captured.writer() as writer, writer.transaction():
+        writer.execute("truncate p")
+        writer.execute("insert into p values (1, 6), (101, 6)")
+        writer.execute("truncate p_1")
+    look(stage)
+    assert reasons(stage) == ["partition public.p_1 truncated"] and requested(stage) == ["public.p"]
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (["alter table p detach partition p_1"], "detached or dropped: public.p_1"),
+        (["drop table p_1"], "detached or dropped: public.p_1"),
+        (
+            [
+                "create table p_3 (like p including all)",
+                "insert into p_3 values (201, 6)",
+                "alter table p attach partition p_3 for values from (200) to (300)",
+            ],
+            "attached with rows of its own: public.p_3",
+        ),
+        (
+            [
+                "begin; create table p_3 (like p including all); insert into p_3 values (201, 6);"
+                " alter table p attach partition p_3 for values from (200) to (300); commit"
+            ],
+            "attached with rows of its own: public.p_3",
+        ),
+    ],
+    ids=["detached", "dropped", "attached", "attached where it was filled"],
+)
+def test_partitions_that_take_or_bring_rows_are_noticed(
+    stage: Stage, statements: list[str], reason: str
+) -> None:
+    # Mutant: no comparison with what was there; the rows stay in the sinks, or never come.
+    stage.captured.run("insert into p values (1, 6), (101, 6)", *statements)
+    look(stage)
+    assert reasons(stage) == [reason] and requested(stage) == ["public.p"]
+    (request,) = snapshots.open_requests(stage.database, NAME)
+    stage.carry_out(request.id)
+    look(stage)
+    assert reasons(stage) == [] and requested(stage) == []
+
+
+def test_a_partition_that_was_away_in_between_is_noticed(stage: Stage) -> None:
+    # Mutant: compared by name alone; what was written to it meanwhile made no event.
+    stage.captured.run(
+        "alter table p detach partition p_1",
+        "insert into p_1 values (1, 6)",
+        "alter table p attach partition p_1 for values from (1) to (100)",
+    )
+    look(stage)
+    assert reasons(stage)[0] == "detached or dropped: public.p_1" and requested(stage) == ["public.p"]
+
+
+def test_new_partitions_need_no_snapshot_and_get_their_trigger(stage: Stage) -> None:
+    # Mutant: without the trigger TRUNCATE of a new partition leaves no trace until the next install.
+    stage.captured.run(
+        "create table p_3 partition of p for values from (200) to (300)",
+        "insert into p values (201, 6)",
+        "create table p_4 (like p including all)",
+        "alter table p attach partition p_4 for values from (300) to (400)",
+    )
+    look(stage)
+    assert reasons(stage) == [] and requested(stage) == []
+    stage.captured.run("truncate p_3", "truncate p_4")
+    assert [reason[-9:] for reason in reasons(stage)] == ["truncated"] * 2
+
+
+def test_a_look_waits_for_nobody(stage: Stage) -> None:
+    # Mutant: without a bound on its waiting for locks it keeps changes of all tables waiting, and writers behind it.
+    stage.captured.run("create table p_3 partition of p for values from (200) to (300)")
+    with stage.captured.writer() as writer:
+        with writer.transaction():
+            writer.execute("lock table p_3 in row exclusive mode")
+            stage.relay._repairs.look()
+            stage.captured.run("insert into p values (201, 6)")
+        with writer.transaction():
+            writer.execute("lock table p in access exclusive mode")
+            stage.relay._repairs.look()
+    stage.relay._repairs.look()
+    stage.captured.run("truncate p_3")
+    assert reasons(stage) == ["partition public.p_3 truncated"]
+
+
+def test_a_detached_partition_is_truncated_unheard(stage: Stage) -> None:
+    # Mutant: taken by its argument for the root, or for a part of it.
+    stage.captured.run("alter table p detach partition p_1")
+    look(stage)
+    stage.captured.run("truncate p_1", "insert into t values (99, 6)")
+    stage.run_until(lambda: any(event.key["id"] == 99 for event in stage.changes()))
+    assert all("truncated" not in reason for reason in reasons(stage))
+    assert all(sweep.why == "snapshot" for _, _, sweep in stage.sweeps())
+
+
+def test_installing_again_forgets_no_partition_that_went(stage: Stage) -> None:
+    # Mutant: the partitions recorded anew at each install, so that one dropped before it is never missed.
+    stage.captured.run("drop table p_1")
+    stage.captured.install_tables(t={}, many={"capture": "statement"}, p={})
+    assert reasons(stage) == ["detached or dropped: public.p_1"]
