@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 from celery import Celery, signals
@@ -16,32 +15,17 @@ from kombu import Exchange, Queue
 from pipeline import settings
 from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase
-from pipeline.errors import ConfigurationError
 from pipeline.lanes import request, transport
 from pipeline.lanes.claim import TurnLimits
+from pipeline.lanes.handlers import handler_of
 from pipeline.lanes.held import HeldTurns, Renewal
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
-from pipeline.lanes.turn import Backoff, Consumption, Handler
+from pipeline.lanes.turn import Backoff, Consumption
 from pipeline.settings import Settings
 from pipeline.sweeping import sweepers
 from pipeline.telemetry import Heartbeat, Metrics, configure_logging
 
 _jitter = random.SystemRandom().random
-
-
-def handler_of(name: str, path: str) -> Handler:
-    """The function ``module:function`` of a consumer; ConfigurationError says why there is none."""
-    module, _, function = path.partition(":")
-    try:
-        found = getattr(import_module(module), function, None)
-    except ImportError as error:
-        raise ConfigurationError(
-            (f"consumers.{name}.handler: {path} cannot be imported: {error}",)
-        ) from error
-    if not callable(found):
-        raise ConfigurationError((f"consumers.{name}.handler: {module} has no function {function}",))
-    handler: Handler = found
-    return handler
 
 
 def build(configured: Settings) -> tuple[Celery, dict[str, HeldTurns]]:
@@ -65,7 +49,7 @@ def _consumption(configured: Settings, database: ControlDatabase, name: str) -> 
     topics = topic.topic, configured.snapshots.topic
     return Consumption(
         consumer=name,
-        handler=handler_of(name, consumer.handler),
+        handler=handler_of(consumer.handler, f"consumers.{name}.handler"),
         set_aside=lambda rejections: rejected.store(database, name, topics, rejections),
         backoff=Backoff(_jitter),
         partitions=topic.partitions,

@@ -21,6 +21,7 @@ _COMMANDS = {
     "init": "pipeline.cli.init:init",
     "migrate": "pipeline.cli.migrate:migrate",
     "rejected": "pipeline.cli.rejected:rejected",
+    "replay": "pipeline.cli.replay:replay",
     "status": "pipeline.cli.status:status",
     "verify": "pipeline.cli.verify:verify",
     "warehouse": "pipeline.cli.warehouse:warehouse",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import import_module
 
 import click
 import redis
@@ -20,6 +19,7 @@ from pipeline.cli.migrate import tables_of
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.domain.table import Table
 from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.lanes.handlers import handler_of
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.search.client import connect as connect_search
 from pipeline.search.client import translated
@@ -121,10 +121,6 @@ def _bucket(name: str) -> list[str]:
 
 
 def _handler(settings: Settings, name: str) -> list[str]:
-    module, _, function = settings.consumer(name).handler.partition(":")
-    try:
-        with working_directory():
-            found = getattr(import_module(module), function, None)
-    except ImportError as error:
-        return [f"consumers.{name}.handler: {module} cannot be imported: {error}"]
-    return [] if callable(found) else [f"consumers.{name}.handler: {module} has no function {function}"]
+    with working_directory():
+        handler_of(settings.consumer(name).handler, f"consumers.{name}.handler")
+    return []

@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
 
-from pipeline.consumer import Outcome, Rejection, SweepOrder, Turn
-from pipeline.lanes.claim import Claim, ClaimedLane, Entry
-from pipeline.lanes.turn import Backoff, Consumption, run_turn
+from pipeline.consumer import SweepOrder
+from pipeline.lanes.turn import Handler
+from pipeline.replay.rehearsal import Became, change, rehearse
 from pipeline.settings import Configuration, Consumer
 from tests.fakes.turns import event, lane, row, turn, version
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "consumers.md").read_text()
 
 
-def block(language: str, number: int = 0) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(found[number])
+def block(language: str, holding: str = "") -> str:
+    found = [text for text in re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL) if holding in text]
+    return str(found[0])
 
 
-def example(folder: Path) -> Callable[[Turn], None]:
+def example(folder: Path) -> Handler:
     names: dict[str, Any] = {}
     exec(compile(block("python"), "docs/consumers.md", "exec"), names)
     names["FOLDER"] = folder
-    handler: Callable[[Turn], None] = names["handle"]
+    handler: Handler = names["handle"]
     return handler
 
 
-def claim() -> Claim:
-    kinds = ["payment", "secret", "payment"]
-    entries = tuple(
-        Entry(n, msgspec.json.encode(event(n + 1, row(n), merchant="6", type_=kind)))
-        for n, kind in enumerate(kinds)
-    )
-    return Claim(1, (ClaimedLane("6", 0, 0, entries),))
-
-
-def run(handler: Callable[[Turn], None], aside: list[Rejection]) -> tuple[Outcome, ...]:
-    consumption = Consumption("audit", handler, aside.extend, Backoff(lambda: 0.0), partitions=1)
-    return run_turn(consumption, claim()).outcomes
-
-
 def test_the_example_does_what_it_says(tmp_path: Path) -> None:
-    aside: list[Rejection] = []
-    assert run(example(tmp_path / "audit"), aside) == (Outcome("6", 3, "done"),)
+    changes = [change(n, "6", kind, {"id": n}) for n, kind in enumerate(["payment", "secret", "payment"])]
+    became = rehearse(example(tmp_path / "audit"), changes, group=20)
+    assert became == [Became("done"), Became("rejected", "secrets are not audited"), Became("done")]
     lines = [json.loads(line) for line in (tmp_path / "audit" / "6.jsonl").read_text().splitlines()]
     assert [line["row"]["id"] for line in lines] == [0, 2]
-    assert [rejection.reason for rejection in aside] == ["secrets are not audited"]
 
 
 def test_the_example_knows_when_its_sink_is_away(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    outcomes = run(example(tmp_path / "file" / "audit"), [])
-    assert outcomes == (Outcome("6", 0, "unavailable", reason="the audit folder cannot be written"),)
+    handler = example(tmp_path / "file" / "audit")
+    assert rehearse(handler, [change(1, "6", "payment", {"id": 1})]) == [
+        Became("unavailable", "the audit folder cannot be written")
+    ]
+
+
+def test_its_test_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's own test of the page's own example."""
+    audit = ModuleType("audit")
+    exec(compile(block("python"), "docs/consumers.md", "exec"), audit.__dict__)
+    monkeypatch.setitem(sys.modules, "audit", audit)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block("python", "rehearse"), "docs/consumers.md", "exec"), names)
+    tests = [names[name] for name in names if name.startswith("test_")]
+    assert tests
+    for test in tests:
+        test(*(tmp_path for _ in inspect.signature(test).parameters))
 
 
 def test_the_example_that_keeps_rows_sweeps_what_is_gone(
@@ -67,7 +71,7 @@ def test_the_example_that_keeps_rows_sweeps_what_is_gone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(compile(block("python", 1), "docs/consumers.md", "exec"), names)
+    exec(compile(block("python", "def sweep"), "docs/consumers.md", "exec"), names)
     other = msgspec.structs.replace(event(2, row(2)), src="gateway1")
     names["handle"](turn(lane(event(1, row(1)), other, event(3, row(3)), event(10, row(4)))))
     order = SweepOrder(
