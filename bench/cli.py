@@ -9,6 +9,7 @@ import click
 from bench.capture.cli import capture
 from bench.deployment import Deployment
 from bench.e2e import Plan, Run
+from bench.lanes.cli import lanes
 from bench.report import show
 from bench.running import prepared, running
 from bench.screen import progress, write
@@ -20,6 +21,7 @@ def bench() -> None:
 
 
 bench.add_command(capture)
+bench.add_command(lanes)
 
 
 @bench.command()

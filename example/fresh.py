@@ -1,6 +1,7 @@
 """Takes away everything a deployment has made in the services, so that the next one starts from nothing."""
 
 from collections.abc import Callable
+from itertools import islice
 from urllib.parse import unquote, urlsplit
 
 import boto3
@@ -27,7 +28,7 @@ def forget(settings: Settings, admin_url: str) -> None:
     _elasticsearch(settings)
     _redshift(settings)
     _s3(settings)
-    _redis(settings)
+    empty_lanes(settings)
 
 
 def warehouse(settings: Settings) -> Connection:
@@ -99,7 +100,9 @@ def _s3(settings: Settings) -> None:
             client.delete_objects(Bucket=bucket, Delete={"Objects": keys})  # type: ignore[typeddict-item]
 
 
-def _redis(settings: Settings) -> None:
+def empty_lanes(settings: Settings) -> None:
+    """Take away everything that Redis holds of the deployment."""
     with Redis.from_url(settings.environment.redis_url.get_secret_value()) as client:
-        for key in client.scan_iter(match=f"{settings.deployment}:*", count=1000):
-            client.delete(key)
+        keys = client.scan_iter(match=f"{settings.deployment}:*", count=1000)
+        while some := list(islice(keys, 1000)):
+            client.unlink(*some)
