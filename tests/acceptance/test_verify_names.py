@@ -178,57 +178,6 @@ def test_a_tombstone_of_a_living_row_is_a_loss(busy: Deployment, search: Elastic
 
 
 @pytest.mark.soak
-def test_truncate_needs_a_snapshot_and_leaves_phantoms(busy: Deployment, search: Elasticsearch) -> None:
-    with psycopg.connect(busy.writer_url("shard1")) as session:
-        session.execute(
-            "INSERT INTO notes (merchant_id, number, step, body) VALUES ('emptied', 1, 0, 'a'), ('emptied', 2, 0, 'b')"
-        )
-    report = busy.verify("--source", "shard1", "--type", "note")
-    assert report["ok"], report
-    with psycopg.connect(busy.writer_url("shard1")) as session:
-        session.execute("TRUNCATE notes")
-
-    report = busy.verify("--source", "shard1", "--merchant", "emptied")
-    assert not report["ok"]
-    (notice,) = report["notices"]
-    assert notice.startswith("shard1 public.notes: truncated at")
-    assert "snapshot needed; run: pipeline capture snapshot shard1" in notice
-    told = busy.run("status", expect=1).stdout
-    assert "shard1 public.notes: truncated; snapshot needed: pipeline capture snapshot shard1" in told
-
-    busy.run("capture", "snapshot", "shard1")
-    assert "snapshot needed" not in busy.run("status", expect=None).stdout
-    report = busy.verify("--source", "shard1")
-    found = findings(report)
-    for sink in ("search", "warehouse"):
-        assert {key for *place, key in found if place == ["note", sink, "phantom", "emptied"]} == {
-            "emptied:1",
-            "emptied:2",
-        }
-    assert {finding[:1] + finding[2:3] for finding in found} == {("note", "phantom")}
-    assert report["notices"] == []
-    forget(busy, search, found)
-    report = busy.verify("--source", "shard1", "--type", "note")
-    assert report["ok"], report
-
-
-def forget(deployment: Deployment, search: Elasticsearch, found: set[tuple[str, str, str, str, str]]) -> None:
-    """Delete the phantoms that verify named, as a person does in this version."""
-    for type_, sink, _, merchant, key in found:
-        if sink == "search":
-            search.delete(
-                index=write_alias(deployment.name, type_),
-                id=document_id(merchant, type_, key),
-                routing=merchant,
-            )
-    keys = ", ".join(f"'{key}'" for _, sink, _, _, key in found if sink == "warehouse")
-    _run_in_warehouse(
-        deployment.variables["REDSHIFT_URL"],
-        f'DELETE FROM "{deployment.name}"."note" WHERE "_key" IN ({keys})',
-    )
-
-
-@pytest.mark.soak
 def test_what_has_not_arrived_in_time_is_no_verdict(busy: Deployment) -> None:
     busy.supervisor.signal("worker_search", signal.SIGSTOP)
     try:
