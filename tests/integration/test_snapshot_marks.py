@@ -79,6 +79,39 @@ def test_a_mark_does_not_count_while_an_older_writer_runs(installed: Captured) -
         assert pack(1, now, SNAPSHOT) > event.version
 
 
+def test_a_tick_bounds_no_snapshot(installed: Captured) -> None:
+    """Mutant: the sequence's value at the newest tick with xmax ≤ xmin(S), the other rule that looks right.
+
+    A tick's xmax is the transaction after the last that has ended. That one may run, and have drawn its ev_id.
+    """
+    assert wait_until(lambda: _misled(installed), 30, pause=0)
+
+
+def _misled(captured: Captured) -> bool:
+    """True when the chunk at the tick's value beats a change it does not show, and at the mark loses against it.
+
+    Other databases' transactions share the numbers: when one of them ends in between there is nothing to see.
+    """
+    with relaying(captured) as queue, captured.writer() as writer:
+        settled(queue)
+        with writer.transaction():
+            writer.execute("update t set v = v + 1 where id = 1")
+            queue.tick()
+            chunk = read(captured, queue)
+            row = queue.connection.execute(_BY_TICK).fetchone()
+        queue.tick()
+        event = [event for event in captured.batches(queue) if event.op == "u"][-1]
+    assert chunk is not None and row is not None
+    assert pack(1, chunk.mark.ev, SNAPSHOT) < event.version
+    return pack(1, row[0], SNAPSHOT) > event.version
+
+
+_BY_TICK = """
+select coalesce(max(tick_event_seq), 0) from pgq.tick
+where txid_snapshot_xmax(tick_snapshot) <= txid_snapshot_xmin(txid_current_snapshot())
+"""
+
+
 def test_without_any_valid_mark_the_snapshot_waits_and_names_whom_for(captured: Captured) -> None:
     captured.run("create table t (id bigint primary key, merchant_id integer)", "create table u (id integer)")
     with captured.writer() as writer, writer.transaction():

@@ -1,5 +1,6 @@
 """The snapshot in its process: killed at any point it goes on where it was, and ends with the same rows and sweeps."""
 
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -102,3 +103,51 @@ def test_a_snapshot_killed_at_any_point_goes_on(captured: Captured, running: Sit
     assert {place[1] for place in sweeps} == {0, 1, 2} and len({place[0] for place in sweeps}) == 2
     assert {sweep.version for _, _, sweep in sweeps} == {pack(1, halfway.first_ev, EVENT)}
     assert len(sweeps) >= 3 * 2 * 3
+
+
+def test_the_commands_wait_pause_resume_and_may_be_interrupted(
+    captured: Captured, running: Site, read: Read
+) -> None:
+    said = running.command("capture", "snapshot", NAME, "--table", "public.nothing")
+    assert "captures no table public.nothing" in said.communicate(timeout=30)[0] and said.returncode == 1
+    said = running.command("capture", "snapshot", NAME, "--merchant", "a b")
+    assert "is no merchant id" in said.communicate(timeout=30)[0] and said.returncode == 2
+    said = running.command("capture", "pause", NAME)
+    assert f"no snapshot of {NAME} is open" in said.communicate(timeout=30)[0] and said.returncode == 1
+
+    waiting = running.command("capture", "snapshot", NAME, "--table", "public.t", "--merchant", "3")
+    assert wait_until(lambda: bool(snapshots.open_requests(captured.database, NAME)), 30, pause=0.1)
+    (request,) = snapshots.open_requests(captured.database, NAME)
+    assert (request.table, request.merchant) == ("public.t", "3")
+    paused = running.command("capture", "pause", NAME, "--reason", "a sale")
+    assert f"snapshot {request.id} paused" in paused.communicate(timeout=30)[0]
+    with running.relay():
+        assert wait_until(lambda: current(captured, request.id).detail == "paused", 30, pause=0.1)
+        waiting.send_signal(signal.SIGINT)
+        assert f"snapshot {request.id} goes on" in waiting.communicate(timeout=30)[0]
+        assert waiting.returncode == 130 and not finished(captured, request.id)
+        resumed = running.command("capture", "resume", NAME, "--reason", "over")
+        assert "goes on" in resumed.communicate(timeout=30)[0] and resumed.returncode == 0
+        assert wait_until(lambda: finished(captured, request.id), 30, pause=0.1)
+        done = running.command("capture", "snapshot", NAME)
+        assert f"{ROWS:,} rows published" in done.communicate(timeout=60)[0] and done.returncode == 0
+    with captured.database.transaction() as connection:
+        written = connection.execute("select verb, reason, details from actions where verb like 'capture %e'")
+        assert written.fetchall()[-2:] == [
+            ("capture pause", "a sale", {"snapshots": [request.id]}),
+            ("capture resume", "over", {"snapshots": [request.id]}),
+        ]
+    assert {row.merchant for row in read()[0][: ROWS // 8]} == {"3"}
+
+
+def current(captured: Captured, request: int) -> snapshots.Snapshot:
+    state = snapshots.load(captured.database, request)
+    assert state is not None
+    return state
+
+
+def test_a_snapshot_that_fails_says_so_with_its_exit_code(captured: Captured, running: Site) -> None:
+    captured.run("alter table t rename column v to w")
+    with running.relay():
+        failed = running.command("capture", "snapshot", NAME)
+        assert "capture install" in failed.communicate(timeout=60)[0] and failed.returncode == 1
