@@ -250,6 +250,7 @@ def test_old_sweeps_are_forgotten_when_they_are_run_or_can_never_be(
 
 
 def test_an_order_knows_its_place_and_what_it_removes(settings: Settings, database: ControlDatabase) -> None:
+    # Mutants: equal versions go, too; the merchant is not looked at.
     order = pass_everywhere(database, settings, "all", sweep_of(80, merchant="6"))
     assert {order.place(merchant) for merchant in ("6", "7", "8", "9")} == {(0, 100), (1, 101)}
     assert order.removes("6", "1", 79)

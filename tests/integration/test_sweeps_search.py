@@ -69,8 +69,8 @@ def living(place: SearchPlace, type_: str = "payment") -> set[tuple[str, str]]:
 def test_exactly_what_is_older_of_its_source_is_removed(
     place: SearchPlace, database: ControlDatabase
 ) -> None:
-    # Mutants: the source is not asked for; the version is not; equal versions go, too; tombstones are written again;
-    # spared keys are not left out.
+    # Mutants: the source is not asked for; tombstones are written again; spared keys are not left out. That a newer
+    # document is not sent at all is an economy: Elasticsearch would refuse it.
     place.write(
         turn(
             lane(
@@ -97,7 +97,7 @@ def test_exactly_what_is_older_of_its_source_is_removed(
 
 
 def test_of_one_merchant_only(place: SearchPlace, database: ControlDatabase) -> None:
-    # Mutant: the merchant is not asked for.
+    # Mutant: the merchant is neither asked for nor looked at.
     place.write(turn(lane(event(1, row(1))), lane(event(2, row(1), merchant="7"))))
     assert SearchSweep(place.client, place.deployment, database)(order(10, "7")) == 1
     assert living(place) == {("6", "1")}
@@ -237,7 +237,7 @@ def test_beat_hints_and_a_worker_sweeps(
     redis_url: str,
     tmp_path: Path,
 ) -> None:
-    # Mutants: beat gives no hints; the task is on no queue; the task is not included.
+    # Mutants: beat gives no hints; the task is not included.
     place.write(turn(lane(event(1, row(1)))))
     pass_everywhere(database, place.settings, "search", sweep_of(version(10)))
     environ = environment_for(
