@@ -43,6 +43,7 @@ class Site:
     environment: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
+        (self.directory / "logs").mkdir(exist_ok=True)
         (self.directory / "pipeline.toml").write_text(self.TOML)
         kept = {name: value for name, value in self.variables.items() if not name.startswith("PIPELINE_")}
         urls = {

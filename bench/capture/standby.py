@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench import proc
@@ -23,27 +25,30 @@ class Idle:
 
 
 def takeovers(site: CaptureSite, rounds: int, say: Callable[[str, int, int], None]) -> list[float]:
-    """Kill -9 whoever relays, so many times; seconds until the other one does. The killed one is started again."""
-    names = ["first", "second"]
-    pair = site.supervisor(dict.fromkeys(names, f"pipeline capture run {SHOP}"))
+    """Kill -9 whoever relays, so many times; seconds until the standby does. Nobody starts the killed one again before."""
     found: list[float] = []
-    try:
-        for name, mark in zip(names, (RELAYING, STANDING_BY), strict=True):
-            begins = site.logged(name)
-            pair.start(name)
-            site.awaited(name, begins, mark)
+    with ExitStack() as stack:
+        working = _start(site, stack, "relay_0", RELAYING)
         for number in range(rounds):
             say("takeover", number, rounds)
-            working, waiting = names
-            begun = site.logged(working), site.logged(waiting)
-            killed = time.time()
-            pair.signal(working, signal.SIGKILL)
-            found.append(logged_at(site.awaited(waiting, begun[1], RELAYING)) - killed)
-            site.awaited(working, begun[0], STANDING_BY)
-            names.reverse()
-    finally:
-        pair.stop()
+            name = f"relay_{number + 1}"
+            waiting = _start(site, stack, name, STANDING_BY)
+            begins, killed = site.logged(name), time.time()
+            working.kill()
+            found.append(logged_at(site.awaited(name, begins, RELAYING)) - killed)
+            working = waiting
     return found
+
+
+def _start(site: CaptureSite, stack: ExitStack, name: str, mark: str) -> subprocess.Popen[bytes]:
+    """A relay outside of any supervisor, once its log says `mark`; killed when `stack` is left."""
+    log = stack.enter_context((site.directory / "logs" / f"{name}.log").open("wb"))
+    command = [sys.executable, "-m", "pipeline", "capture", "run", SHOP]
+    process = subprocess.Popen(command, cwd=site.directory, env=site.environment, stdout=log, stderr=log)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    site.awaited(name, 0, mark)
+    return process
 
 
 def idle(site: CaptureSite, seconds: float, say: Callable[[str, int, int], None]) -> Idle:
