@@ -64,7 +64,7 @@ _MODIFIER = re.compile(r"\(.*?\)")
 def row_expression(table: Table, record: sql.Composable) -> sql.Composed:
     """The row's image as JSON text; `record` names the row: ``new``, ``old`` or a table's alias. See `split`."""
     large, share = _large(table)
-    plain = _object(table, [_field(column, record) for column in table.columns])
+    plain = plain_expression(table, record)
     if not large:
         return plain
     sizes = [_size(column, record, share) for column in large]
@@ -86,6 +86,18 @@ def row_expression(table: Table, record: sql.Composable) -> sql.Composed:
         whole=whole,
         plain=plain,
     )
+
+
+def plain_expression(table: Table, record: sql.Composable) -> sql.Composed:
+    """The image of a row of which nothing is cut."""
+    return _object(table, [_field(column, record) for column in table.columns])
+
+
+def may_cut(table: Table, record: sql.Composable) -> sql.Composed | None:
+    """False of a row of which nothing is cut; None when no column can be so large."""
+    large, share = _large(table)
+    sizes = sql.SQL(", ").join(_size(column, record, share) for column in large)
+    return sql.SQL("greatest({}) > {}").format(sizes, sql.Literal(share)) if large else None
 
 
 def _large(table: Table) -> tuple[list[Column], int]:
@@ -150,7 +162,12 @@ def name_in_cdc(name: str) -> str:
 
 def base(column: Column) -> str:
     """The column's type without its modifier."""
-    return _MODIFIER.sub("", column.type)
+    return unmodified(column.type)
+
+
+def unmodified(type_: str) -> str:
+    """A type's name without its modifier: ``character varying`` of ``character varying(20)``."""
+    return _MODIFIER.sub("", type_)
 
 
 def column_of(record: sql.Composable, name: str) -> sql.Composed:

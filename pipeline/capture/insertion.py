@@ -7,6 +7,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from pipeline.capture.image import INTEGERS, TEXTS, base, unmodified
 from pipeline.capture.session import MONETARY_LOCALE, TEXT_SETTINGS
 from pipeline.domain.table import Table
 
@@ -51,17 +52,56 @@ def definer(
 ) -> sql.Composed:
     """A function of schema cdc that runs as its owner: application roles have no rights on the queue.
 
-    The search_path is fixed because of that, and the settings that decide how values read; for the trigger of `table`
-    also those that only some tables need, because each costs time at every call.
+    The search_path is fixed because of that, and the settings that decide how values read. Each costs time at every call:
+    the trigger of `table` has those alone that its columns read.
     """
     clauses = sql.SQL(" ").join(
         sql.SQL("SET {} = {}").format(sql.SQL(setting), sql.Literal(value))
-        for setting, value in {**TEXT_SETTINGS, **_further_settings(table)}.items()
+        for setting, value in {**_text_settings(table), **_further_settings(table)}.items()
     )
     return sql.SQL(
         "CREATE OR REPLACE FUNCTION cdc.{} RETURNS {} LANGUAGE plpgsql SECURITY DEFINER"
         " SET search_path = pg_catalog, pg_temp {} AS {}"
     ).format(signature, sql.SQL(returns), clauses, sql.Literal(sql.Composed([body]).as_string(None)))
+
+
+# What an image reads of TEXT_SETTINGS: JSON has dates and times in one form, whatever the style.
+_READS: dict[str, tuple[LiteralString, ...]] = {
+    "timestamp with time zone": ("timezone",),
+    "timestamp without time zone": (),
+    "date": (),
+    "time without time zone": (),
+    "real": ("extra_float_digits",),
+    "double precision": ("extra_float_digits",),
+    "bytea": ("bytea_output",),
+    TEXTS: (),
+}
+# These read alike under all settings, as JSON and as text.
+_STEADY = INTEGERS | {
+    "numeric",
+    "character",
+    "character varying",
+    "text",
+    "boolean",
+    "uuid",
+    "json",
+    "jsonb",
+    "inet",
+}
+
+
+def _text_settings(table: Table | None) -> dict[LiteralString, LiteralString]:
+    """Those that the function of `table` needs: all, unless each column's type is known to read few of them."""
+    if table is None or table.parent is not None:
+        return TEXT_SETTINGS
+    read = set[str]()
+    for column in table.columns:
+        kind = unmodified(column.stored) or base(column)
+        as_text = column.name in table.key or column.rule is not None
+        if kind not in _STEADY and (as_text or kind not in _READS):
+            return TEXT_SETTINGS
+        read.update(_READS.get(kind, ()))
+    return {name: value for name, value in TEXT_SETTINGS.items() if name in read}
 
 
 def _further_settings(table: Table | None) -> dict[LiteralString, LiteralString]:

@@ -8,7 +8,16 @@ from psycopg import sql
 
 from pipeline.capture import emit, hashing, owners, statement_trigger, strict_trigger, truncate
 from pipeline.capture.catalog import TRIGGER
-from pipeline.capture.image import NEW, OLD, image_columns, key_expression, object_name, row_expression
+from pipeline.capture.image import (
+    NEW,
+    OLD,
+    image_columns,
+    key_expression,
+    may_cut,
+    object_name,
+    plain_expression,
+    row_expression,
+)
 from pipeline.capture.insertion import QueueNames, definer, insertion
 from pipeline.capture.merchants import merchant_expression, nobody
 from pipeline.domain.table import Table
@@ -97,7 +106,7 @@ BEGIN
       v_op := 'c';
       v_key := {new_key};
       v_merchant := {new_merchant};
-      v_after := {new_row};
+      {new_image}
     ELSIF tg_op = 'UPDATE' THEN
       v_op := 'u';
       v_key := {new_key};
@@ -105,14 +114,14 @@ BEGIN
       v_merchant := {new_merchant};
       v_old_merchant := {old_merchant};
       v_moved := v_old_merchant <> v_merchant OR v_old_key <> v_key;
-      v_after := {new_row};
-      v_before := {old_row};
+      {new_image}
+      {old_image}
     ELSE
       v_op := 'd';
       v_key := {old_key};
       v_old_key := v_key;
       v_merchant := {old_merchant};
-      v_before := {old_row};
+      {old_image}
     END IF;
     {probe}
   EXCEPTION WHEN OTHERS THEN
@@ -147,8 +156,8 @@ def _body(table: Table, queue: QueueNames) -> sql.Composed:
     name, parent, nothing = sql.Literal(table.name), table.parent, sql.SQL("")
     return _BODY.format(
         table=name,
-        new_row=row_expression(table, NEW),
-        old_row=row_expression(table, OLD),
+        new_image=_image(table, NEW, sql.SQL("v_after")),
+        old_image=_image(table, OLD, sql.SQL("v_before")),
         new_key=key_expression(table, NEW),
         old_key=key_expression(table, OLD),
         new_merchant=nobody(table) if parent else merchant_expression(table, NEW),
@@ -156,4 +165,19 @@ def _body(table: Table, queue: QueueNames) -> sql.Composed:
         probe=owners.probe(table, parent) if parent else nothing,
         lookup=owners.lookup(table, parent) if parent else nothing,
         insertion=insertion(queue, _INSERT, table=name),
+    )
+
+
+def _image(table: Table, record: sql.Composable, variable: sql.Composable) -> sql.Composed:
+    """PL/pgSQL that puts the row's image into `variable`.
+
+    PostgreSQL makes an expression ready once in every transaction, branches that are not taken included. Those that cut
+    are the most of it by far, and a transaction often has but one row: they stand in a statement of their own.
+    """
+    plain = sql.SQL("{} := {};").format(variable, plain_expression(table, record))
+    condition = may_cut(table, record)
+    if condition is None:
+        return plain
+    return sql.SQL("IF {} THEN {} := {}; ELSE {} END IF;").format(
+        condition, variable, row_expression(table, record), plain
     )
