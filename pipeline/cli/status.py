@@ -33,12 +33,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """Capture of one source."""
+    """Capture of one source. ``snapshot`` is the one in work, or else the newest; ``snapshots_open`` wait or are in work."""
 
     name: str
     lag: queue.Lag
     notices: list[queue.Notice]
     snapshot: snapshots.Snapshot | None
+    snapshots_open: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +141,9 @@ def missing_processes(
 
 def _sources_of(settings: Settings, database: ControlDatabase, name: str) -> list[SourceState]:
     with session(settings.source_url(name)) as connection:
-        newest = snapshots.newest(database, name)
-        return [SourceState(name, queue.lag(connection), queue.notices(connection), newest)]
+        waiting = snapshots.open_requests(database, name)
+        shown = waiting[0] if waiting else snapshots.newest(database, name)
+        return [SourceState(name, queue.lag(connection), queue.notices(connection), shown, len(waiting))]
 
 
 def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> list[ConsumerState]:
@@ -199,9 +201,19 @@ def _sources(state: State) -> Table:
     table = _grid("Capture", "source", "behind", "events waiting", "snapshot")
     for source in state.sources:
         snapshot = source.snapshot
-        rows = f"{snapshot.status}, {snapshot.rows_published:,} rows" if snapshot else "none"
+        rows = in_words(snapshot, source.snapshots_open) if snapshot else "none"
         table.add_row(source.name, f"{source.lag.seconds:.1f} s", f"{source.lag.pending:,}", rows)
     return table
+
+
+def in_words(snapshot: snapshots.Snapshot, open: int) -> str:
+    """How far it is, what it is at or waits for, and how many come after it."""
+    if snapshot.finished:
+        return f"{snapshot.status}, {snapshot.rows_published:,} rows"
+    state = "paused" if snapshot.paused else snapshot.detail or snapshot.status
+    about = max(snapshot.rows_estimated, snapshot.rows_published)
+    more = f"; {open - 1} more" if open > 1 else ""
+    return f"{state}, {snapshot.rows_published:,} of about {about:,} rows{more}"
 
 
 def _consumers(state: State) -> Table:

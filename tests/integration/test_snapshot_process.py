@@ -105,6 +105,15 @@ def test_a_snapshot_killed_at_any_point_goes_on(captured: Captured, running: Sit
     assert len(sweeps) >= 3 * 2 * 3
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores SIGINT, and so would its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_commands_wait_pause_resume_and_may_be_interrupted(
     captured: Captured, running: Site, read: Read
 ) -> None:

@@ -1,4 +1,8 @@
-from pipeline.cli.status import missing_processes
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from pipeline.cli.status import in_words, missing_processes
+from pipeline.control.snapshots import Snapshot
 from pipeline.settings import Configuration
 from pipeline.telemetry import ProcessState
 
@@ -41,3 +45,14 @@ def test_sweeps_that_nobody_takes_are_named_where_a_consumer_can_sweep() -> None
     rest = beating(*(name for name in ALL if name != "worker:sweeps"))
     assert missing_processes(CONFIGURED, rest, sweeping=True) == ["worker:sweeps"]
     assert missing_processes(CONFIGURED, rest, sweeping=False) == []
+
+
+# Mutant: only the newest request is looked at, so one in work is hidden by those that wait for it.
+def test_an_open_snapshot_says_how_far_it_is_and_what_it_waits_for() -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    work = Snapshot(
+        7, "shop", None, None, None, "running", False, 1, 5000, 1234, "public.payments", began, began, None
+    )
+    assert in_words(work, 1) == "public.payments, 1,234 of about 5,000 rows"
+    assert in_words(replace(work, paused=True), 3) == "paused, 1,234 of about 5,000 rows; 2 more"
+    assert in_words(replace(work, status="done", finished_at=began), 0) == "done, 1,234 rows"
