@@ -12,6 +12,7 @@ from datetime import datetime
 
 from psycopg import sql
 
+from pipeline.capture import owners
 from pipeline.capture.script import Statement
 from pipeline.capture.session import Connection, session
 from pipeline.control import actions
@@ -63,6 +64,7 @@ def recorded(database: ControlDatabase, name: str, actor: str, reason: str) -> N
 def end(since: Disabled) -> Iterable[Statement]:
     """What `install.enable` does beside installing: no longer disabled, and every table needs a snapshot."""
     yield sql.SQL("DELETE FROM cdc.disabled")
+    yield owners.forget_all()
     yield sql.SQL(
         "INSERT INTO cdc.notices (table_name, reason) SELECT table_name, {} FROM cdc.captured"
     ).format(sql.Literal(f"not captured from {since.at:%Y-%m-%d %H:%M:%S %Z} until now: {since.reason}"))

@@ -23,6 +23,7 @@ from pipeline.capture.image import (
 )
 from pipeline.capture.insertion import QueueNames, definer, insertion
 from pipeline.capture.merchants import PARENT, merchant_in, nobody, parent_of
+from pipeline.capture.session import Connection
 from pipeline.domain.table import Parent, Table
 
 CREATE = sql.SQL(
@@ -231,3 +232,40 @@ def _body(table: Table, parent: Parent, queue: QueueNames) -> sql.Composed:
         new_merchant=merchant_in(parent.merchant, NEW, nobody(table)),
         insertion=insertion(queue, _INSERT, table=name),
     )
+
+
+def forget_all() -> sql.SQL:
+    """For when parents may have changed hands unseen: each row's owner is looked up again when something happens to it."""
+    return sql.SQL("DELETE FROM cdc.owners")
+
+
+def begin_forgetting(connection: Connection) -> int:
+    """A bound for `forget`: whatever is noted from now on is kept."""
+    row = connection.execute("SELECT txid_current() % 4294967296").fetchone()
+    assert row is not None  # a SELECT without FROM yields one row
+    return int(row[0])
+
+
+def forget(connection: Connection, table: Table, since: int) -> int | None:
+    """Forget some owners of rows of `table` noted before `since`; how many, 0 when writers hold all that are left.
+
+    None when none is left. It waits for nobody.
+    """
+    row = connection.execute(_FORGET, {"table": table.name, "since": since, "many": _FORGOTTEN}).fetchone()
+    assert row is not None  # an aggregate yields one row
+    count, left = row
+    return int(count) if left else None
+
+
+_FORGOTTEN = 5_000
+_FORGET = """
+WITH old AS MATERIALIZED (
+  SELECT child, key FROM cdc.owners WHERE child = %(table)s AND age(xmin) > age(%(since)s::text::xid)
+  LIMIT %(many)s FOR UPDATE SKIP LOCKED
+), gone AS (
+  DELETE FROM cdc.owners USING old WHERE owners.child = old.child AND owners.key = old.key RETURNING 1
+)
+SELECT count(*), count(*) > 0 OR EXISTS (
+  SELECT FROM cdc.owners WHERE child = %(table)s AND age(xmin) > age(%(since)s::text::xid))
+FROM gone
+"""

@@ -94,8 +94,10 @@ class Relay:
         passes("relay.batch")
         self._announce(batch)
         passes("relay.announced")
-        published = self._publish(batch)
-        self._reread.close()
+        try:
+            published = self._publish(batch)
+        finally:
+            self._reread.close()
         passes("relay.published")
         if not self._queue.finish(batch):
             raise FencedError(

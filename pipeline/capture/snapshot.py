@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import psycopg
 import structlog
 
-from pipeline.capture import chunks, rows, sweeping
+from pipeline.capture import chunks, owners, rows, sweeping
 from pipeline.capture.backlog import Backlog
 from pipeline.capture.chunks import ReadChunk
 from pipeline.capture.envelope import Envelopes
@@ -27,6 +27,7 @@ from pipeline.capture.marks import take_mark
 from pipeline.capture.outlet import Outlet
 from pipeline.capture.publisher import OUTSTANDING, Publisher
 from pipeline.capture.queue import Batch, Queue
+from pipeline.capture.session import of_the_data
 from pipeline.capture.snapshot_progress import SnapshotProgress
 from pipeline.control import snapshots as requests
 from pipeline.control import tables as known
@@ -123,7 +124,9 @@ class Snapshots:
             return
         try:
             yield from self._all(request, chosen, generation)
-        except (psycopg.ProgrammingError, psycopg.DataError) as error:
+        except psycopg.Error as error:
+            if not of_the_data(error):
+                raise
             source = self._outlet.source
             reason = f"{type(error).__name__}: has a table changed? run: pipeline capture install {source}"
             structlog.get_logger().warning("snapshot failed", reason=reason)
@@ -144,6 +147,8 @@ class Snapshots:
 
     def _table(self, request: Snapshot, table: Table, generation: int, state: TableState) -> Iterator[bool]:
         notices = self._notices(request, table, state)
+        if table.parent is not None and state.first_ev is None:
+            yield from self._forget_owners(table)
         floor, first_ev = self._floor(request, table, state), state.first_ev
         after, final = state.position, False
         hand: deque[ReadChunk] = deque()
@@ -189,6 +194,16 @@ class Snapshots:
             requests.begin_table(self._database, request.id, table.name, found)
             return found
         return state.notices
+
+    def _forget_owners(self, table: Table) -> Iterator[bool]:
+        """Before the first mark: a change of a row that takes its merchant from a silently changed parent finds it anew."""
+        connection = self._queue.connection
+        since = owners.begin_forgetting(connection)
+        while (forgotten := owners.forget(connection, table, since)) is not None:
+            if forgotten:
+                yield True
+            else:
+                yield from self._wait_for_mark(table)
 
     def _floor(self, request: Snapshot, table: Table, state: TableState) -> int:
         """The lowest mark for its first chunk: one taken after the request repairs whatever had gone astray before it.

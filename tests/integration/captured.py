@@ -67,7 +67,11 @@ class Captured:
 
     def enable(self, **merchants: str) -> Installed:
         """Capture again after it was disabled."""
-        return install.enable(self.database, NAME, configured(**merchants), self.source.url, actor="test")
+        return self.enable_source(configured(**merchants))
+
+    def enable_source(self, source: settings.Source) -> Installed:
+        """Capture again what the settings of a source say."""
+        return install.enable(self.database, NAME, source, self.source.url, actor="test")
 
     def disable(self, reason: str) -> disabling.Disabled:
         """The emergency switch."""

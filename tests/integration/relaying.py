@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from kafka.admin import KafkaAdminClient
@@ -17,7 +18,7 @@ from pipeline.capture.queue import Queue
 from pipeline.capture.relay import Clock, Relay
 from pipeline.capture.repairs import Repairs
 from pipeline.capture.reread import Rereader
-from pipeline.capture.session import session
+from pipeline.capture.session import connect, session
 from pipeline.capture.snapshot import Snapshots
 from pipeline.capture.snapshot_progress import SnapshotProgress
 from pipeline.capture.watch import Bounds, Metrics, Watch
@@ -124,7 +125,7 @@ def staged(
             envelopes,
             work,
             Repairs(connection, control, NAME),
-            Rereader(lambda: queue.connection, []),
+            Rereader(partial(connect, captured.source.url), captured.tables),
             outlet,
             Watch(NAME, Bounds(300.0, 1 << 30), metrics),
             metrics,
