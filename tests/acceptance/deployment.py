@@ -233,9 +233,10 @@ class Deployment:
         assert wait_until(lambda: _stopped(pid), 60), f"{process} did not stop; see {self._log(process)}"
 
     def catch_up(self, consumer: str, timeout: float = 60) -> None:
-        """Wait until the sink has accepted all that is in the topic now."""
+        """Wait until the sink has accepted all that is in the consumer's topics now."""
         bootstrap = self.variables["KAFKA_BOOTSTRAP_SERVERS"]
-        partitions = [TopicPartition(self.name, number) for number in range(PARTITIONS)]
+        topics = [self.name, f"{self.name}.snapshot"] if consumer in ("search", "warehouse") else [self.name]
+        partitions = [TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)]
         reader = KafkaConsumer(
             bootstrap_servers=bootstrap, group_id=f"{self.name}-{consumer}", enable_auto_commit=False
         )

@@ -103,7 +103,7 @@ def site(
     variables: Mapping[str, str],
     settings: str = "",
 ) -> Site:
-    """A deployment of one source and nothing else; `settings` are further lines of [deployment]."""
+    """A deployment of one source and nothing else; `settings` are further lines of [deployment], or sections."""
     text = CONFIGURATION.format(topic=topic, source=NAME, settings=settings)
     (directory / "pipeline.toml").write_text(text)
     return Site(

@@ -14,6 +14,7 @@ import pytest
 from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase, migrate
 from pipeline.lanes.store import namespace_of
+from pipeline.ports import Append
 from tests.fakes.workers import CONSUMER, Workshop, wait
 
 pytestmark = pytest.mark.integration
@@ -141,6 +142,24 @@ def test_malformed_records_are_set_aside_before_they_are_acknowledged(
     assert sorted((one.offset, one.merchant) for one in listed) == [(1, "6"), (2, "6")]
     assert all("envelope" in one.reason for one in listed)
     wait(lambda: shop.tally("rejected") == 2, "they are counted")
+    database.close()
+
+
+def test_what_a_snapshot_read_is_set_aside_under_its_own_topic(workshop: Workshops, control_url: str) -> None:
+    # Mutant: the topic of changes for all: the row would take the place of a change with the same offset, or find it taken.
+    database = ControlDatabase(control_url)
+    migrate(database)
+    shop = workshop(environment={"CONTROL_DATABASE_URL": control_url})
+    shop.start()
+    fences, lanes = {5: 1, 17: 1}, ["6", "s.6"]
+    changes, rows = Append("6", 5, None, [3], [b"{change"]), Append("s.6", 17, None, [3], [b"{row"])
+    shop.store.add(shop.store.epoch(), fences, [changes, rows])
+    wait(lambda: sum(shop.store.lengths(lanes).values()) == 0, "both lanes go on")
+    listed = rejected.listed(database, CONSUMER)
+    assert sorted((one.topic, one.partition, one.offset) for one in listed) == [
+        ("datastream", 5, 3),
+        ("datastream.snapshot", 5, 3),
+    ]
     database.close()
 
 
