@@ -4,8 +4,7 @@ A partition is taken over before anything of it is read: a fence is drawn, and K
 the partition is ours. Whatever the lane store then says about loss (another epoch, a broken chain) ends in the same
 act: forget, seek to the committed offset, read again; lanes keep what they have.
 
-A sweep is passed once everything before it in its partition is accepted or set aside; then that is recorded, and only
-then may a commit pass it.
+Nothing is committed past a sweep before it is recorded that everything in front of it is accepted or set aside.
 """
 
 from __future__ import annotations
@@ -211,10 +210,11 @@ class Dispatcher:
             partition.strange = []
 
     def _append(self) -> None:
-        """Append all that was read, for all lanes in one call; changes before rows of snapshots."""
-        appends = [append for _, held in sorted(self._held.items()) for append in held.appends()]
-        if appends:
-            self._heed(self._add(appends))
+        """Append all that was read, for all lanes of a kind in one call: changes, then rows of snapshots."""
+        for snapshots in (False, True):
+            kind = [held for held in self._held.values() if held.snapshot is snapshots]
+            if appends := [append for held in kind for append in held.appends()]:
+                self._heed(self._add(appends))
 
     def _check(self) -> None:
         """Ask lanes that are silent for too long: finds damage and lost news without traffic."""

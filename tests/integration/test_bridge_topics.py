@@ -6,8 +6,11 @@ import pytest
 
 from devstack.process import wait_until
 from pipeline.bridge import progress
+from pipeline.cli import status
+from pipeline.consumer import Outcome
 from pipeline.control import rejected
 from pipeline.domain.routing import partition_of
+from pipeline.lanes.claim import Finished
 from tests.integration.bridged import MERCHANTS, PARTITIONS, Bridged
 
 pytestmark = pytest.mark.integration
@@ -53,11 +56,11 @@ def test_a_sweep_is_passed_in_every_partition_once_all_before_it_is_accepted(bri
     assert rejected.listed(bridged.database, "audit") == []
 
 
+# Mutant: a passage that is inserted without ON CONFLICT.
 @pytest.mark.parametrize(("point", "known"), [("bridge.passing", False), ("bridge.passed", True)])
 def test_a_bridge_killed_while_it_passes_a_sweep_passes_it_again(
     bridged: Bridged, point: str, known: bool
 ) -> None:
-    # Mutant: _watermark() that leaves sweeps out.
     bridged.sweep("one")
     with bridged.bridge(PIPELINE_FAILPOINTS=point) as killed:
         assert killed.wait(60) == -signal.SIGKILL
@@ -88,6 +91,41 @@ def test_a_consumer_that_knew_no_snapshots_begins_their_topic_at_its_beginning(b
     bridged.configure("snapshot = false", "snapshot = true")
     with bridged.bridge():
         assert [merchant for merchant, _ in bridged.accept_until_committed()] == ["1"]
+
+
+def test_a_bridge_that_knows_no_snapshots_must_end_before_one_that_does(bridged: Bridged) -> None:
+    bridged.configure("snapshot = true", "snapshot = false")
+    bridged.produce(1)
+    with bridged.bridge():
+        bridged.accept_until_committed()
+        bridged.configure("snapshot = false", "snapshot = true")
+        with bridged.bridge() as refused:
+            assert refused.wait(40) == 1
+            assert refused.stderr is not None
+            assert "stop this consumer's bridges of the earlier release first" in refused.stderr.read()
+    bridged.send_row("1", b"row")
+    bridged.produce(1)
+    with bridged.bridge():
+        assert len(bridged.accept_until_committed()) == len(MERCHANTS) + 1
+
+
+def test_status_tells_changes_and_rows_of_snapshots_apart(bridged: Bridged) -> None:
+    # Mutants: one sum; or the partition of a failing lane numbered through.
+    bridged.produce(1)
+    with bridged.bridge():
+        bridged.accept_until_committed()
+        bridged.send_row("1", b"row")
+        bridged.produce(2)
+        assert wait_until(lambda: sum(bridged.store.lengths([*MERCHANTS, "s.1"]).values()) == 41, 40)
+        changes = bridged.store.step().claim
+        assert changes is not None
+        rows = bridged.store.step(claim=True).claim
+        assert rows is not None
+        bridged.store.step([Finished(rows, [Outcome("1", 0, "retry", 60_000, "no")])], claim=False)
+    (state,) = status._consumers_of(bridged.settings, bridged.database, "audit")
+    assert (state.lag, state.snapshot_lag) == (40, 1)
+    (lane,) = state.lanes.failing
+    assert (lane.name, lane.partition) == ("s.1", partition_of("1", PARTITIONS))
 
 
 def test_a_consumer_never_changes_its_stream(bridged: Bridged) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.bridge.doubles import Doubles, Position
+from pipeline.domain.sweep import Sweep, encode_sweep
 from pipeline.ports import Record
 from tests.fakes.kafka import MemoryRecord
 from tests.fakes.turns import event
@@ -148,6 +149,19 @@ def test_sources_do_not_know_each_other_and_what_is_no_change_passes() -> None:
     assert [record.offset for record in doubles.without(log)] == [0, 1, 2, 3]
     assert doubles.dropped == 2
     assert doubles.without([MemoryRecord(6, MERCHANT, None)])
+
+
+def test_sweeps_pass_however_often_they_are_published() -> None:
+    # Mutant: a record without key taken for one of the merchant whose change was read before it.
+    sweep = encode_sweep(Sweep(1, "sweep", "1", "gateway0", "public.t", "t", None, "7", "truncate"))
+    log = [
+        MemoryRecord(0, MERCHANT, msgspec.json.encode(event(5, {"id": 1}))),
+        MemoryRecord(1, None, sweep),
+        MemoryRecord(2, None, sweep),
+    ]
+    doubles = Doubles(0, {})
+    assert list(doubles.without(log)) == log
+    assert doubles.dropped == 0
     # Mutant: RecursionError, and every bridge that reads this partition ends here.
     assert doubles.without([MemoryRecord(7, MERCHANT, b'{"after":' + b"[" * 100_000)])
 
