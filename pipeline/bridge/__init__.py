@@ -3,8 +3,10 @@
 What it guarantees: each merchant's records enter that merchant's lane in Kafka order, once, however often they are
 read; an offset is committed only when everything below it was accepted by the sink or set aside with its reason;
 an emptied or damaged lane store is refilled from the committed offsets; memory stays bounded whatever the backlog,
-because a partition whose lanes are full is paused.
+because a partition whose lanes are full is paused. Rows that snapshots read go through lanes of their own, behind
+everything live; a sweep is passed once all that stands before it in its partition is done, and that is recorded.
 
-``dispatcher`` is the loop, on the ports; ``offsets`` and ``backpressure`` are its arithmetic; ``consumer`` is the only
-home of the Kafka client; ``start`` decides where a new consumer begins; ``progress`` tells how far one has come.
+``dispatcher`` is the loop, on the ports; ``offsets``, ``pending``, ``commits`` and ``backpressure`` are its arithmetic;
+``topics`` numbers partitions; ``consumer`` and ``group_view`` are the only homes of the Kafka client; ``bookkeeping`` writes
+to the control database; ``start`` decides where a new consumer begins; ``progress`` tells how far one has come.
 """
