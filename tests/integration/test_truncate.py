@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pipeline.capture.queue import notices
+from pipeline.capture import partitions
+from pipeline.capture.queue import Queue, notices
+from pipeline.capture.session import session
 from pipeline.control import snapshots
 from pipeline.domain.version import EVENT, pack, unpack
 from tests.integration.captured import NAME, Captured
@@ -219,3 +221,37 @@ def test_installing_again_forgets_no_partition_that_went(stage: Stage) -> None:
     stage.captured.run("drop table p_1")
     stage.captured.install_tables(t={}, many={"capture": "statement"}, p={})
     assert reasons(stage) == ["detached or dropped: public.p_1"]
+
+
+VERSION_2 = """
+drop function cdc.follow_partitions();
+drop table cdc.partitions;
+alter table cdc.notices drop column mendable;
+create or replace function cdc.truncated() returns trigger language plpgsql security definer as $$ begin
+  insert into cdc.notices (table_name, reason) values (tg_argv[0], 'truncated'); return null; end $$;
+update cdc.identity set version = 2;
+"""
+
+
+def test_an_install_of_version_2_is_brought_up_to_date_in_place(captured: Captured) -> None:
+    # Mutant: the trigger function kept where there is one already.
+    captured.run(*TABLES)
+    captured.install_tables(t={}, p={})
+    with session(captured.source.url) as connection:
+        connection.execute(VERSION_2)
+        captured.run("drop table p_2")
+        captured.install_tables(t={}, p={})
+        captured.run("truncate t", "truncate p_1", "drop table p_1")
+        partitions.follow(connection)
+        assert [notice.reason for notice in notices(connection)] == [
+            "partition public.p_1 truncated",
+            "detached or dropped: public.p_1",
+        ]
+        queue = Queue(connection)
+        queue.tick()
+        batch = queue.next_batch()
+        assert batch is not None
+        assert [(event.op, event.table) for event in queue.events(batch)] == [
+            ("t", "public.t"),
+            ("tp", "public.p"),
+        ]
