@@ -51,6 +51,35 @@ def parent_of(parent: Parent, key: sql.Composable) -> sql.Composed:
     )
 
 
+def belongs_to(table: Table, record: sql.Composable, merchant: str) -> sql.Composed:
+    """The condition that a row is this merchant's, in a form for which an index on the column can be used.
+
+    `merchant` is a merchant's id, not ``_<source>``.
+    """
+    parent = table.parent
+    if parent is None:
+        if table.merchant_column is None:
+            return sql.SQL("{}").format(sql.Literal(False))
+        return _holds(table.column(table.merchant_column), record, merchant)
+    return sql.SQL("{} IN (SELECT {} FROM {} parent WHERE {})").format(
+        column_of(record, parent.on),
+        column_of(PARENT, parent.key.name),
+        sql.Identifier(*parent.table.split(".", 1)),
+        _holds(parent.merchant, PARENT, merchant),
+    )
+
+
+def _holds(column: Column, record: sql.Composable, merchant: str) -> sql.Composed:
+    """`merchant_in` tells the same; the comparison of the column itself is what an index can answer."""
+    exact = sql.SQL("{} = {}").format(merchant_in(column, record, sql.SQL("NULL")), sql.Literal(merchant))
+    kind, value = base(column), column_of(record, column.name)
+    if kind in INTEGERS and merchant.isdecimal() and len(merchant) < 19:
+        return sql.SQL("{} = {}::bigint AND {}").format(value, sql.Literal(merchant), exact)
+    if kind in ("text", "character varying") and not column.stored:
+        return sql.SQL("{} = {} AND {}").format(value, sql.Literal(merchant), exact)
+    return exact
+
+
 def nobody(table: Table) -> sql.Literal:
     """Who owns the rows of this source that belong to no merchant."""
     return sql.Literal(f"_{table.source}")

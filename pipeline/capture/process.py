@@ -17,6 +17,7 @@ from pipeline.capture.envelope import Envelopes
 from pipeline.capture.identity import Identity
 from pipeline.capture.kafka_python import KafkaPythonProducer
 from pipeline.capture.lineage import RaisedError, check_still_ours, establish, raise_as_asked
+from pipeline.capture.moving.keeping import restore
 from pipeline.capture.outlet import Outlet
 from pipeline.capture.progress import last_progress
 from pipeline.capture.publisher import Producer, Publisher, StoppedError
@@ -80,6 +81,7 @@ class Capture:
             watch.look_closely(queue)
             self._require_topics()
             identity = self._identity(connection)
+            restore(connection, self.database, self.name)
             known = self._tables()
             lint = partial(watch.lint, queue, [table.name for table in known])
             publisher = self._publisher()

@@ -261,6 +261,17 @@ def acquire(connection: Connection) -> bool:
     return bool(_one(connection, "SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)))
 
 
+def has_relay(connection: Connection) -> bool:
+    """True while a relay, this session included, holds the source's lock."""
+    return bool(_one(connection, _HAS_RELAY, (_ADVISORY_LOCK >> 32, _ADVISORY_LOCK & 0xFFFFFFFF)))
+
+
+_HAS_RELAY = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND classid = %s AND objid = %s)
+"""
+
+
 def nudge(connection: Connection) -> None:
     """Make the relay tick although nothing was written."""
     connection.execute(

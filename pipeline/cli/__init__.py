@@ -19,6 +19,7 @@ _COMMANDS = {
     "check": "pipeline.cli.check:check",
     "demo": "pipeline.cli.demo:demo",
     "init": "pipeline.cli.init:init",
+    "merchants": "pipeline.cli.merchants:merchants",
     "migrate": "pipeline.cli.migrate:migrate",
     "rejected": "pipeline.cli.rejected:rejected",
     "replay": "pipeline.cli.replay:replay",

@@ -116,8 +116,19 @@ def newest(database: ControlDatabase, source: str) -> Snapshot | None:
 
 
 def open_requests(database: ControlDatabase, source: str) -> list[Snapshot]:
-    """Those that wait for this source's relay, are in work, or were left behind by a killed one; the oldest first."""
-    return _read(database, sql.SQL("source = %s AND status IN ('requested', 'running') ORDER BY id"), source)
+    """Those that wait for this source's relay, are in work, or were left behind by a killed one; the oldest first.
+
+    While a merchant moves away, those of all merchants wait: they would leave it out, and sweep what nobody else has
+    brought yet.
+    """
+    return _read(database, _OPEN, source)
+
+
+_OPEN = sql.SQL(
+    "source = %s AND (status = 'running' OR status = 'requested' AND (merchant IS NOT NULL OR NOT EXISTS (SELECT"
+    " FROM placements p WHERE p.source = snapshots.source AND p.finished_at IS NULL AND p.step <> 'checked')))"
+    " ORDER BY id"
+)
 
 
 def _read(database: ControlDatabase, which: sql.SQL, value: object) -> list[Snapshot]:
