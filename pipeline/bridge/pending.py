@@ -1,21 +1,23 @@
 """What of a lane is read but not yet accepted.
 
-Offsets are kept as the lists in which they were read, so that a record costs no object of its own; an
-acknowledgement is cumulative and costs per list, not per record.
+Offsets are kept together as they were read, packed to eight bytes each once they are appended: a bridge's memory hardly
+shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections import deque
+from collections.abc import MutableSequence
 from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Records of one lane that were read together; ``values`` is emptied once they are appended."""
+    """Records of one lane that were read together."""
 
-    offsets: list[int]
+    offsets: MutableSequence[int]
     values: list[bytes]
     size: int
     read_at: float
@@ -40,6 +42,10 @@ class Chunk:
         self.offsets += offsets
         self.values += values
         self.size += size
+
+    def appended(self) -> None:
+        """The lane holds the values now, and nothing more comes to this chunk: what stays are offsets."""
+        self.offsets, self.values = array("q", self.offsets), []
 
 
 @dataclass(slots=True)
@@ -79,7 +85,7 @@ class Lane:
         """The lane has answered: it holds everything received, and ends at `enqueued`."""
         self.previous, self.answered_at = enqueued, now
         if self.unsent is not None:
-            self.unsent.values = []
+            self.unsent.appended()
             self.unsent = None
 
     def accept(self, offset: int) -> int:
