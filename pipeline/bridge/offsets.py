@@ -187,6 +187,8 @@ class Partition:
 
     def reached(self) -> list[SweepRecord]:
         """Sweeps before which everything is accepted or set aside."""
+        if not self.sweeps:
+            return []
         events = self._smallest_event()
         return [record for record in self.sweeps if events is None or record.offset < events]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kafka import KafkaProducer
 from redis import Redis
@@ -21,6 +22,7 @@ from pipeline.domain.sweep import Sweep, encode_sweep
 from pipeline.lanes.claim import Finished
 from pipeline.lanes.store import RedisLaneStore
 from pipeline.settings import Settings, load
+from pipeline.telemetry import heartbeats
 
 PARTITIONS = 3
 MERCHANTS = [str(number) for number in range(1, 21)]
@@ -72,6 +74,11 @@ class Bridged:
                 "SELECT sweep, topic, partition, record_offset FROM sweep_passages WHERE consumer = 'audit'"
             ).fetchall()
         return {(sweep, topic, partition): offset for sweep, topic, partition, offset in found}
+
+    def metrics(self) -> Mapping[str, Any]:
+        """What the bridge's last heartbeat said."""
+        states = heartbeats(self.redis, self.settings.deployment)
+        return next((state.metrics for state in states if state.process == "bridge-audit"), {})
 
     def configure(self, before: str, after: str) -> None:
         """Change pipeline.toml."""

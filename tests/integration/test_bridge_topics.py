@@ -6,7 +6,9 @@ import pytest
 
 from devstack.process import wait_until
 from pipeline.bridge import progress
+from pipeline.bridge.client_settings import READING
 from pipeline.cli import status
+from pipeline.cli.bridge import SNAPSHOT_BYTES
 from pipeline.consumer import Outcome
 from pipeline.control import rejected
 from pipeline.domain.routing import partition_of
@@ -14,6 +16,7 @@ from pipeline.lanes.claim import Finished
 from tests.integration.bridged import MERCHANTS, PARTITIONS, Bridged
 
 pytestmark = pytest.mark.integration
+FETCH = READING["fetch_max_bytes"]
 LOST = (partition_of("1", PARTITIONS) + 1) % PARTITIONS
 
 
@@ -35,6 +38,24 @@ def test_rows_of_snapshots_travel_in_lanes_of_their_own(bridged: Bridged) -> Non
         bridged.accept_until_committed()
     (event,) = rejected.listed(bridged.database, "audit")
     assert (event.topic, event.partition) == (bridged.settings.snapshots.topic, LOST)
+
+
+def test_a_snapshot_that_nobody_takes_leaves_room_and_way_for_changes(bridged: Bridged) -> None:
+    # Mutant: no budget for rows: Redis takes all of them.
+    size, rows = 900_000, 100
+    for number in range(rows):
+        bridged.send_row(MERCHANTS[number % len(MERCHANTS)], b"x" * size)
+    bridged.producer.flush(30)
+    lanes = [f"s.{merchant}" for merchant in MERCHANTS]
+    with bridged.bridge():
+        assert wait_until(lambda: bridged.metrics().get("paused_partitions") == PARTITIONS, 60, 0.2)
+        bridged.produce(1)
+        assert wait_until(lambda: sum(bridged.store.lengths(MERCHANTS).values()) == len(MERCHANTS), 20)
+        held = sum(bridged.store.lengths(lanes).values())
+        assert SNAPSHOT_BYTES < held * size < SNAPSHOT_BYTES + 2 * FETCH
+        assert wait_until(lambda: bridged.metrics()["lag"] == len(MERCHANTS), 20, 0.2)
+        assert bridged.metrics()["snapshot_lag"] == rows
+        assert len(bridged.accept_until_committed()) == rows + len(MERCHANTS)
 
 
 def test_a_sweep_is_passed_in_every_partition_once_all_before_it_is_accepted(bridged: Bridged) -> None:
