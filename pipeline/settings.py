@@ -26,6 +26,7 @@ from pipeline.toml_lines import line_of
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_OUR_QUEUES = {"loads", "sweeps"}
 _T = TypeVar("_T")
 INDEX, STAGE = "tasks.search:index", "tasks.warehouse:stage"  # the handlers of our own consumers
 
@@ -217,6 +218,12 @@ class Configuration(_Section):
             topics.progress.topic,
         }:
             raise ValueError("deployment.eventstream must be a topic of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _queues_of_their_own(self) -> Configuration:
+        if taken := sorted(self.consumers.keys() & _OUR_QUEUES):
+            raise ValueError(f"no consumer may be called {taken[0]}: a queue of ours has that name")
         return self
 
     @model_validator(mode="after")
