@@ -194,6 +194,7 @@ def test_a_look_waits_for_nobody(stage: Stage) -> None:
     # Mutant: without a bound on its waiting for locks it keeps changes of all tables waiting, and writers behind it.
     stage.captured.run("create table p_3 partition of p for values from (200) to (300)")
     with stage.captured.writer() as writer:
+        writer.execute("set idle_in_transaction_session_timeout = '20s'")
         with writer.transaction():
             writer.execute("lock table p_3 in row exclusive mode")
             stage.relay._repairs.look()
