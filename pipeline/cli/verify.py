@@ -56,6 +56,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "clean": report.clean,
         "notices": list(report.notices),
         "unreadable": report.unreadable,
+        "moving": list(report.moving),
         "comparisons": [
             {
                 "type": type_,
@@ -77,6 +78,8 @@ def _show(console: Console, report: Report, keys: int) -> None:
             _name_keys(console, f"{finding} in {sink}, {type_}", one, finding, keys)
     for notice in report.notices:
         console.print(f"[red]{notice}")
+    if report.moving:
+        console.print(f"left out, on their way between sources: {', '.join(report.moving)}", highlight=False)
     if report.unreadable:
         console.print(
             f"{report.unreadable} set-aside records cannot be read as events: pipeline rejected list"

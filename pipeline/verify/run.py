@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from pipeline.bridge import progress
 from pipeline.capture import marks, queue, rows
 from pipeline.capture.image import split
 from pipeline.capture.session import Connection, session
-from pipeline.control import rejected, sweeps, tables
+from pipeline.control import placements, rejected, sweeps, tables
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import load_states
 from pipeline.domain.canonical import digest
@@ -43,11 +43,15 @@ class NotSettledError(PipelineError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What verify found: per (type, sink) the comparison; per source what only a snapshot can mend."""
+    """What verify found: per (type, sink) the comparison; per source what only a snapshot can mend.
+
+    ``moving`` are merchants on their way between sources: what sinks hold of them may come from either, so they were left out.
+    """
 
     comparisons: Mapping[tuple[str, str], Comparison]
     notices: Sequence[str]
     unreadable: int
+    moving: Sequence[str] = ()
 
     @property
     def clean(self) -> bool:
@@ -93,13 +97,18 @@ class Verification:
         by_source: dict[str, dict[str, Table]] = defaultdict(dict)
         for table in chosen:
             by_source[table.source][table.type] = table
+        moving = self._moving()
         with ExitStack() as stack:
             snapshots = [
                 stack.enter_context(self._snapshot(name, found)) for name, found in sorted(by_source.items())
             ]
             self._settle(snapshots)
             types = sorted({table.type for table in chosen})
-            return self._compare(snapshots, types, merchant, everywhere=source is None)
+            moving |= self._moving()
+            return self._compare(snapshots, types, merchant, moving, everywhere=source is None)
+
+    def _moving(self) -> set[str]:
+        return {placement.merchant for placement in placements.under_way(self._database)}
 
     @contextmanager
     def _snapshot(self, name: str, found: Mapping[str, Table]) -> Iterator[_Snapshot]:
@@ -176,11 +185,17 @@ class Verification:
         time.sleep(_PAUSE)
 
     def _compare(
-        self, snapshots: Sequence[_Snapshot], types: Sequence[str], merchant: str | None, *, everywhere: bool
+        self,
+        snapshots: Sequence[_Snapshot],
+        types: Sequence[str],
+        merchant: str | None,
+        moving: Collection[str],
+        *,
+        everywhere: bool,
     ) -> Report:
-        source = _SourceReader(snapshots)
+        source = _SourceReader(snapshots, moving)
         bounds = {snapshot.source: snapshot.bound for snapshot in snapshots}
-        sinks = [self._sink(name, bounds, everywhere) for name in self._sinks()]
+        sinks = [self._sink(name, bounds, moving, everywhere) for name in self._sinks()]
         comparisons = {}
         for type_ in types:
             self._tell(f"{type_}: comparing")
@@ -189,11 +204,13 @@ class Verification:
                 source_sums.add(row.merchant, row.digest)
             for sink in sinks:
                 comparisons[type_, sink.name] = compare_type(type_, source, source_sums, sink, merchant)
-        return Report(comparisons, self._notices(snapshots), self._unreadable())
+        return Report(comparisons, self._notices(snapshots), self._unreadable(), sorted(moving))
 
-    def _sink(self, name: str, bounds: Mapping[str, Version], everywhere: bool) -> Sink:
-        def ours(source: str) -> bool:
-            return everywhere or source in bounds or not source
+    def _sink(
+        self, name: str, bounds: Mapping[str, Version], moving: Collection[str], everywhere: bool
+    ) -> Sink:
+        def ours(source: str, merchant: str) -> bool:
+            return (everywhere or source in bounds or not source) and merchant not in moving
 
         def changed(source: str, version: int) -> bool:
             return version > bounds.get(source, 0) if source else False
@@ -201,14 +218,14 @@ class Verification:
         def search(type_: str, merchant: str | None) -> Iterator[SinkRow]:
             table = self._types[type_]
             for row in search_reader.scan(self._search, self._settings.deployment, type_, merchant):
-                if ours(row.source):
+                if ours(row.source, row.merchant):
                     image = 0 if row.deleted else digest(table, row.key, row.row)
                     yield SinkRow(row.merchant, row.key, changed(row.source, row.version), row.deleted, image)
 
         def warehouse(type_: str, merchant: str | None) -> Iterator[SinkRow]:
             table = self._types[type_]
             for row in warehouse_reader.scan(self._settings, self._database, type_, merchant):
-                if ours(row.source):
+                if ours(row.source, row.merchant):
                     image = 0 if row.deleted else digest(table, row.key, row.row, row.flags)
                     newer = changed(row.source, row.version)
                     yield SinkRow(row.merchant, row.key, newer, row.deleted, image, row.flags)
@@ -242,14 +259,17 @@ class Verification:
 class _SourceReader:
     """Reads rows under the snapshots, by the same expression as the triggers."""
 
-    def __init__(self, snapshots: Sequence[_Snapshot]) -> None:
+    def __init__(self, snapshots: Sequence[_Snapshot], moving: Collection[str]) -> None:
         self._snapshots = snapshots
+        self._moving = moving
 
     def __call__(self, type_: str, merchant: str | None) -> Iterator[SourceRow]:
         for snapshot in self._snapshots:
             table = snapshot.tables.get(type_)
             if table is not None:
                 for row in rows.read_rows(snapshot.connection, table, merchant):
+                    if row.merchant in self._moving:
+                        continue
                     key = encode_key(msgspec.json.decode(row.key))
                     image = msgspec.json.decode(split(row.image)[0])
                     without = partial(digest, table, key, image)

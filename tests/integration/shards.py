@@ -1,5 +1,6 @@
 """Two sources of the same tables under capture, real relays on them, and a sink that takes whatever is newest."""
 
+import json
 import os
 import random
 import signal
@@ -112,10 +113,12 @@ class Shards:
             stderr=subprocess.STDOUT,
         )
 
-    def moving(self, source: str, target: str, *options: str, failpoint: str = "") -> "subprocess.Popen[str]":
-        """Start to move merchant 6."""
-        command = ("merchants", "move", "6", "--from", source, "--to", target, "--reason", "a test")
-        return self._start(*command, *options, failpoints=failpoint)
+    def moving(
+        self, source: str, target: str, *options: str, failpoint: str = "", merchant: str = "6"
+    ) -> "subprocess.Popen[str]":
+        """Start to move a merchant."""
+        command = ("merchants", "move", merchant, "--from", source, "--to", target, "--reason", "a test")
+        return self._start(*command, "--frozen", *options, failpoints=failpoint)
 
     def move(self, source: str, target: str, *options: str, failpoint: str = "") -> str:
         """Move merchant 6, frozen; what was said. It must succeed, or die at the point that is named."""
@@ -123,16 +126,23 @@ class Shards:
         assert code == (-signal.SIGKILL if failpoint else 0), said
         return said
 
-    def tried(self, source: str, target: str, *options: str, failpoint: str = "") -> tuple[int, str]:
+    def tried(
+        self, source: str, target: str, *options: str, failpoint: str = "", merchant: str = "6"
+    ) -> tuple[int, str]:
         """As `move`, with whatever comes of it."""
-        process = self.moving(source, target, "--frozen", *options, failpoint=failpoint)
+        process = self.moving(source, target, *options, failpoint=failpoint, merchant=merchant)
         try:
-            said, _ = process.communicate(timeout=60)
+            said, _ = process.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             process.kill()
             texts = [process.communicate()[0], *(self.said(name) for name in self.relays)]
             raise AssertionError("\n".join(texts)) from None
         return process.returncode, said
+
+    def listed(self) -> Any:
+        """What ``pipeline merchants list --json`` says."""
+        said, _ = self._start("merchants", "list", "--json").communicate(timeout=30)
+        return json.loads(said)
 
     def settle(self) -> None:
         """Everything that is committed is published."""
