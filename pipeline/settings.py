@@ -26,7 +26,7 @@ from pipeline.toml_lines import line_of
 NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_OUR_QUEUES = {"loads", "sweeps"}
+_OUR_QUEUES = {"loads", "sweeps", "tasks"}
 _T = TypeVar("_T")
 INDEX, STAGE = "tasks.search:index", "tasks.warehouse:stage"  # the handlers of our own consumers
 
@@ -181,6 +181,18 @@ class Consumer(_Section):
         return self.handler in (INDEX, STAGE) if self.snapshot is None else self.snapshot
 
 
+class Tasks(_Section):
+    """Ordinary Celery tasks in merchants' lanes, sent with ``queue="tasks.m.<merchant>"``; ``include`` names their modules.
+
+    After a worker dies its lanes wait for ``lease``. A task that takes longer than ``turn_limit`` loses its lane: it is
+    begun again elsewhere.
+    """
+
+    include: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*$")], ...] = ()
+    lease: Duration = "10s"
+    turn_limit: Duration = "5m"
+
+
 class Search(_Section):
     """Elasticsearch: shards and replicas of a new index, and the pace of refreshes on demand."""
 
@@ -204,6 +216,7 @@ class Configuration(_Section):
     deployment: Deployment
     sources: dict[Name, Source]
     consumers: dict[Name, Consumer] = {}
+    tasks: Tasks = Tasks()
     search: Search = Search()
     warehouse: Warehouse = Warehouse()
 

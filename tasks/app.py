@@ -1,6 +1,7 @@
 """The Celery app: ``celery -A tasks.app worker -Q search``. The one place that reads the settings when imported.
 
 Every consumer in ``pipeline.toml`` is a task and a queue of its own name; the queue's merchants are lanes.
+So are those of the queue ``tasks``, for ordinary Celery tasks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pipeline.lanes import request, transport
 from pipeline.lanes.claim import TurnLimits
 from pipeline.lanes.handlers import handler_of
 from pipeline.lanes.held import HeldTurns, Renewal
+from pipeline.lanes.held_tasks import TASKS, HeldTasks
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
+from pipeline.lanes.task_request import LaneQueues, LaneTask
 from pipeline.lanes.turn import Backoff, Consumption
 from pipeline.settings import Settings
 from pipeline.sweeping import sweepers
@@ -31,15 +34,20 @@ _jitter = random.SystemRandom().random
 def build(configured: Settings) -> tuple[Celery, dict[str, HeldTurns]]:
     """The app of a deployment, and the turns that its workers in this process will hold."""
     url = configured.environment.redis_url.get_secret_value()
-    celery = Celery("pipeline", broker=url, set_as_current=True)
+    celery = Celery("pipeline", broker=url, set_as_current=True, task_cls=LaneTask)
+    celery.amqp.queues_cls = LaneQueues
     celery.conf.update(_conf(configured))
     database = ControlDatabase(configured.environment.control_database_url.get_secret_value())
     client = connect(url)
-    held = {}
+    held: dict[str, HeldTurns] = {}
     for name, consumer in configured.configuration.consumers.items():
         store = RedisLaneStore(client, namespace_of(configured.deployment, name), TurnLimits.of(consumer))
         held[name] = HeldTurns(store, _jitter)
         request.register(celery, _consumption(configured, database, name))
+    of_tasks = TurnLimits.of_tasks(configured.configuration.tasks)
+    held[TASKS] = HeldTasks(
+        RedisLaneStore(client, namespace_of(configured.deployment, TASKS), of_tasks), _jitter
+    )
     transport.install(held)
     return celery, held
 
@@ -59,7 +67,7 @@ def _consumption(configured: Settings, database: ControlDatabase, name: str) -> 
 
 def _conf(configured: Settings) -> Mapping[str, Any]:
     hints = _hints(configured)
-    names = [*configured.configuration.consumers, *hints]
+    names = [*configured.configuration.consumers, TASKS, *hints]
     return {
         "task_queues": [Queue(name, Exchange(name), name) for name in names],
         "task_default_queue": "unrouted",
@@ -82,7 +90,7 @@ def _conf(configured: Settings) -> Mapping[str, Any]:
         },
         "enable_utc": True,
         "timezone": "UTC",
-        "include": [f"tasks.{name}" for name in hints],
+        "include": [*(f"tasks.{name}" for name in hints), *configured.configuration.tasks.include],
         "task_routes": {name: {"queue": name} for name in hints},
         # Whoever takes a hint does what is due. One that nobody took in time is not worth keeping.
         "beat_schedule": {
@@ -118,6 +126,8 @@ class CeleryProcess:
 
     def stopped(self) -> None:
         """The worker has ended its last turn."""
+        for turns in self._held.values():
+            turns.end()
         if self._renewal is not None and self._heartbeat is not None:
             self._renewal.stop()
             self._heartbeat.stop()

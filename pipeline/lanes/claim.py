@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pipeline.consumer import Outcome
 from pipeline.domain.routing import lane_of
-from pipeline.settings import Consumer, seconds
+from pipeline.settings import Consumer, Tasks, seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ class TurnLimits:
             linger=_milliseconds(consumer.linger),
             lease=_milliseconds(consumer.lease),
             longest=_milliseconds(consumer.turn_limit),
+        )
+
+    @classmethod
+    def of_tasks(cls, tasks: Tasks) -> TurnLimits:
+        """One task of one lane at a time."""
+        return cls(
+            group=1, events=1, lease=_milliseconds(tasks.lease), longest=_milliseconds(tasks.turn_limit)
         )
 
 

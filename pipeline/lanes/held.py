@@ -135,6 +135,17 @@ class HeldTurns:
             self.give_back(token)
         self.flush()
 
+    def acknowledged(self, token: int) -> None:
+        """Celery is done with the message of a turn: its outcomes have come by ``finished``."""
+
+    def rejected(self, token: int, *, requeue: bool) -> None:
+        """Celery did not take the message of a turn: it goes back, whether or not Celery would have it `requeue`d."""
+        self.give_back(token)
+
+    def end(self) -> None:
+        """The pool has ended."""
+        self.leave()
+
     def give_back(self, token: int) -> None:
         """Release a turn that has not begun."""
         with self._lock:

@@ -41,8 +41,14 @@ def register(app: Celery, consumption: Consumption) -> Task:
     return app.task(turn, name=consumption.consumer, Strategy=_STRATEGY, acks_late=True, ignore_result=True)
 
 
-def headers(task: str, claim: Claim) -> dict[str, Any]:
-    """The headers of a turn's message; what people see of it names merchants, never contents."""
+def turn_of(task: str, claim: Claim, held: HeldTurns) -> dict[str, Any]:
+    """A turn's message; what people see of it names merchants, never contents."""
+    info = {"exchange": "", "routing_key": task}
+    properties = {"delivery_info": info, "delivery": Delivery(claim, held)}
+    return {"headers": _headers(task, claim), "properties": properties}
+
+
+def _headers(task: str, claim: Claim) -> dict[str, Any]:
     name = f"{task}-{claim.token}"
     return {
         "lang": "py",

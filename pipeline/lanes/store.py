@@ -55,7 +55,7 @@ def namespace_of(deployment: str, consumer: str) -> str:
 
 
 class RedisLaneStore:
-    """Both sides of a consumer's lanes: the bridge's (``pipeline.ports.LaneStore``) and the workers'."""
+    """All sides of a consumer's lanes: the bridge's (``pipeline.ports.LaneStore``), or senders', and the workers'."""
 
     def __init__(self, client: redis.Redis, namespace: str, limits: TurnLimits | None = None) -> None:
         self.namespace = namespace
@@ -96,6 +96,12 @@ class RedisLaneStore:
     def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
         """Empty a lane: nothing claimed, everything up to `base` counts as enqueued and acknowledged."""
         self._call("reset", epoch, partition, fence, lane, base)
+
+    # The side of those who send tasks
+
+    def send(self, lane: str, message_id: str, message: bytes) -> int:
+        """Put a Celery message at the end of a lane of tasks; repeated at once with the same id it does nothing."""
+        return int(self._call("send", lane, message_id, message))
 
     # The workers' side
 

@@ -18,15 +18,16 @@ from kombu import transport
 from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import loads
+from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError
 
-from pipeline.errors import PermanentError
 from pipeline.lanes import scripts
 from pipeline.lanes.claim import Claim, Finished
 from pipeline.lanes.held import HeldTurns
-from pipeline.lanes.request import Delivery, headers
+from pipeline.lanes.held_tasks import HeldTasks
+from pipeline.lanes.request import turn_of
 from pipeline.lanes.steps import step_arguments, step_of
+from pipeline.lanes.task_messages import lanes_of, merchant_of, message_of, require_order
 from pipeline.lanes.tested import require_tested
 
 _LONGEST_WAIT = 1.0
@@ -54,15 +55,17 @@ class LaneQoS(stock.QoS):  # type: ignore[misc]  # kombu has no types
         """A message is done with; the outcomes of a turn wait among the held turns."""
         if isinstance(delivery_tag, TurnTag):
             virtual.QoS.ack(self, delivery_tag)
+            self.channel.consumers[delivery_tag.queue].acknowledged(delivery_tag.token)
             self.channel.hand_in(delivery_tag.queue)
         elif self._connected():
             super().ack(delivery_tag)
 
     def reject(self, delivery_tag: TurnTag | str, requeue: bool = False) -> None:
-        """A message was not taken: a turn goes back whole."""
+        """A message was not taken, or was put back: a turn goes back whole."""
         if isinstance(delivery_tag, TurnTag):
             virtual.QoS.ack(self, delivery_tag)
-            self.channel.consumers[delivery_tag.queue].give_back(delivery_tag.token)
+            self.channel.consumers[delivery_tag.queue].rejected(delivery_tag.token, requeue=requeue)
+            self.channel.hand_in(delivery_tag.queue)
         elif self._connected():
             super().reject(delivery_tag, requeue=requeue)
 
@@ -140,25 +143,21 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
         self._resting.pop(queue, None)
         held.leave()
 
-    # What must not get into a lane
+    # What gets into a lane, and what must not
 
     def _put(self, queue: str, message: Any, **options: Any) -> Any:
-        self._refuse_lanes(queue)
-        return super()._put(queue, message, **options)
+        held = lanes_of(queue, self.consumers)
+        if held is None:
+            return super()._put(queue, message, **options)
+        return held.send(merchant_of(queue), require_order(queue, message), dumps(message).encode())
 
-    def _new_queue(self, queue: str, **options: Any) -> Any:
-        if queue not in self.consumers:
-            self._refuse_lanes(queue)
-        return super()._new_queue(queue, **options)
+    def _new_queue(self, queue: str, **options: Any) -> None:
+        if queue not in self.consumers and lanes_of(queue, self.consumers) is None:
+            super()._new_queue(queue, **options)
 
-    def _refuse_lanes(self, queue: str) -> None:
-        consumer, _, lane = queue.partition(".")
-        if consumer in self.consumers and (not lane or lane[:2] in ("m.", "s.")):
-            raise PermanentError(
-                f"{queue} is a lane and takes events from the bridge only: tasks, and with them countdown, eta, "
-                "priority and Task.retry, would leave the merchant's order",
-                hint="use a queue of another name; a consumer retries by lane.retry(reason)",
-            )
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: Any, queue: str) -> None:
+        if queue in self.consumers or lanes_of(queue, self.consumers) is None:
+            super()._queue_bind(exchange, routing_key, pattern, queue)
 
     def _size(self, queue: str) -> int:
         return 0 if queue in self.consumers else int(super()._size(queue))
@@ -258,12 +257,10 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
     def _deliver_turn(self, queue: str, claim: Claim | None) -> bool:
         if claim is None:
             raise Empty
-        properties = {
-            "delivery_tag": TurnTag(queue, claim.token),
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "delivery": Delivery(claim, self.consumers[queue]),
-        }
-        self.connection._deliver({"headers": headers(queue, claim), "properties": properties}, queue)
+        held = self.consumers[queue]
+        payload = message_of(claim) if isinstance(held, HeldTasks) else turn_of(queue, claim, held)
+        payload["properties"]["delivery_tag"] = TurnTag(queue, claim.token)
+        self.connection._deliver(payload, queue)
         return True
 
     def _deliver_plain(self, reply: Any) -> bool:

@@ -33,6 +33,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "`[sources.NAME.tables]`": settings.SourceTable,
     "`merchant = { … }`": settings.Merchant,
     "`[consumers.NAME]`": settings.Consumer,
+    "`[tasks]`": settings.Tasks,
     "`[search]`": settings.Search,
     "`[warehouse]`": settings.Warehouse,
 }

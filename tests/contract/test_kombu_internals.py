@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from celery.app import trace
+from celery.app.amqp import AMQP, Queues
 from celery.worker import request as celery_request
-from celery.worker import state
+from celery.worker import state, strategy
 from kombu import Connection
 from kombu import transport as kombu_transport
 from kombu.transport import redis as stock
@@ -51,6 +52,7 @@ RELIED_ON = (
     Relied(CHANNEL, "close", "self", "6dd3b192"),
     Relied(CHANNEL, "_put", "self, queue, message, **kwargs", "23232467"),
     Relied(CHANNEL, "_new_queue", "self, queue, auto_delete=, **kwargs", "3abb1f84"),
+    Relied(CHANNEL, "_queue_bind", "self, exchange, routing_key, pattern, queue", "2e277c48"),
     Relied(CHANNEL, "_size", "self, queue", "8084e5b7"),
     Relied(CHANNEL, "_brpop_start", "self, timeout=", "dc848945"),
     Relied(CHANNEL, "_brpop_read", "self, **options", "9cb2e8ba"),
@@ -98,6 +100,20 @@ RELIED_ON = (
     Relied(REQUEST, "acknowledge", "self", "bf4e1676"),
     Relied(REQUEST, "send_event", "self, type, **fields", "e5633159"),
     Relied(
+        strategy,
+        "default",
+        "task, app, consumer, info=, error=, task_reserved=, to_system_tz=, bytes=, proto1_to_proto2=",
+        "b7628e76",
+    ),
+    Relied(
+        celery_request,
+        "create_request_cls",
+        "base, task, pool, hostname, eventer, ref=, revoked_tasks=, task_ready=, trace=, app=",
+        "7ee192e4",
+    ),
+    Relied(Queues, "__missing__", "self, name", "b4dfc576"),
+    Relied(AMQP, "queues_cls", DATA),
+    Relied(
         trace,
         "fast_trace_task",
         "task, uuid, request, body, content_type, content_encoding, loads=, _loc=, hostname=, **_",
@@ -118,7 +134,17 @@ RELIED_ON = (
 )
 # Set on the instance: there is no class to ask.
 OF_A_CHANNEL = ("connection", "connection_errors", "_queue_cycle", "_tag_to_queue", "_active_queues", "qos")
-OF_A_REQUEST = ("_app", "_body", "_request_dict", "_apply_result", "name", "id", "task", "argsrepr")
+OF_A_REQUEST = (
+    "_app",
+    "_body",
+    "_request_dict",
+    "_apply_result",
+    "name",
+    "id",
+    "task",
+    "argsrepr",
+    "message",
+)
 
 
 def title(one: Relied) -> str:
@@ -192,6 +218,7 @@ def test_nothing_is_relied_on_that_is_not_listed() -> None:
     # Mutant: `self._lookup(…)` in LaneChannel, and it is not in the list above.
     listed = {one.name for one in RELIED_ON} | set(OF_A_CHANNEL) | set(OF_A_REQUEST)
     used = {*of_their_own("pipeline/lanes/transport.py"), *of_their_own("pipeline/lanes/request.py")}
+    used |= {*of_their_own("pipeline/lanes/task_request.py")}
     assert {(owner, name) for owner, name in used if name not in listed | {"channel"}} == set()
 
 

@@ -34,6 +34,9 @@ group = {group}
 lease = "{lease}"
 turn_limit = "{turn_limit}"
 turn_events = {turn_events}
+[tasks]
+include = {include}
+lease = "{lease}"
 """
 _NOWHERE = {
     "CONTROL_DATABASE_URL": "postgresql://127.0.0.1:1/none",
@@ -95,6 +98,7 @@ class Workshop:
     turn_limit: str = "5m"
     turn_events: int = 20
     handler: str = "tests.fakes.recording:record"
+    include: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
     fed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -150,6 +154,7 @@ class Workshop:
                 lease=self.lease,
                 turn_limit=self.turn_limit,
                 turn_events=self.turn_events,
+                include=self.include,
             )
         )
         return {**os.environ, **_NOWHERE, **self._own(), **self.environment, "PIPELINE_CONFIG": str(config)}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pipeline.lanes import transport
 from pipeline.lanes.held import HeldTurns
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from tests.fakes.workers import CONSUMER, Workshop, wait
+from tests.integration.listening import Listening
 
 pytestmark = pytest.mark.integration
 
@@ -94,7 +94,7 @@ def _words(shop: Workshop) -> list[bytes]:
 def test_flower_sees_turns_as_tasks_without_their_contents(shop: Workshop, publisher: Celery) -> None:
     seen: list[dict[str, Any]] = []
     shop.start("-Q", CONSUMER, "-E")
-    with _listening(publisher, seen.append):
+    with Listening(publisher, seen.append):
         shop.feed(["6", "17"], each=2)
         shop.drained()
         wait(lambda: any(event["type"] == "task-succeeded" for event in seen), "the turn is told")
@@ -106,40 +106,6 @@ def test_flower_sees_turns_as_tasks_without_their_contents(shop: Workshop, publi
     assert "amount" not in str(seen)
     results = {event["result"] for event in seen if event["type"] == "task-succeeded"}
     assert all(result.endswith("done") for result in results)
-
-
-class _listening:
-    """Celery's events, while in the block."""
-
-    def __init__(self, app: Celery, hear: Callable[[dict[str, Any]], None]) -> None:
-        self._app = app
-        self._hear = hear
-        self._stop = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        with self._app.connection_for_read() as connection:
-            receiver = self._app.events.Receiver(connection, handlers={"*": self._hear})
-            with receiver.consumer_context() as (own, *_):
-                self._ready.set()
-                while not self._stop.is_set():
-                    _drain(own)
-
-
-def _drain(connection: Any) -> None:
-    try:
-        connection.drain_events(timeout=0.2)
-    except TimeoutError:
-        return
 
 
 def test_inspection_answers_while_lanes_are_served(shop: Workshop, publisher: Celery) -> None:

@@ -86,7 +86,7 @@ def test_the_example_that_keeps_rows_sweeps_what_is_gone(
 
 
 def test_its_configuration_is_accepted() -> None:
-    data = tomllib.loads(f'[deployment]\nname = "d"\n[sources]\n{block("toml")}')
+    data = tomllib.loads(f'[deployment]\nname = "d"\n[sources]\n{block("toml", "consumers")}')
     assert Configuration.model_validate(data).consumers["audit"].group == 20
 
 
@@ -94,7 +94,7 @@ def test_its_configuration_is_accepted() -> None:
 def test_every_setting_is_on_the_page(name: str) -> None:
     rows = [
         line.split("|")[1:3]
-        for line in PAGE.split("## Settings of a consumer")[1].splitlines()
+        for line in PAGE.split("## Settings of a consumer")[1].split("\n## ")[0].splitlines()
         if "|" in line
     ]
     (default,) = [cell for names, cell in rows if f"`{name}`" in names]

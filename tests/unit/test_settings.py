@@ -70,9 +70,10 @@ def test_whoever_stages_for_the_warehouse_names_the_role_that_copies(tmp_path: P
     assert load(tmp_path, f'{stages}[warehouse]\niam_role = "{role}"\n').copy_role == role
 
 
-def test_no_consumer_takes_the_name_of_a_queue_of_ours(tmp_path: Path) -> None:
-    said = "no consumer may be called sweeps: a queue of ours has that name"
-    assert said in problems(tmp_path, TOML + '[consumers.sweeps]\nhandler = "mine:handle"\n')
+@pytest.mark.parametrize("name", ["loads", "sweeps", "tasks"])
+def test_no_consumer_takes_the_name_of_a_queue_of_ours(tmp_path: Path, name: str) -> None:
+    said = f"no consumer may be called {name}: a queue of ours has that name"
+    assert said in problems(tmp_path, TOML + f'[consumers.{name}]\nhandler = "mine:handle"\n')
 
 
 @pytest.mark.parametrize(

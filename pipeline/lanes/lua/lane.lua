@@ -7,6 +7,9 @@ local LEASES, BREAKER, BELL = ns .. ':leases', ns .. ':breaker', ns .. ':bell'
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
+-- Of lanes of Celery tasks, which come from no partition: nobody reads their acknowledgements.
+local NO_PARTITION = '-1'
+
 -- A lane is named after its merchant, s.<merchant> when it holds rows that a snapshot read.
 local function is_snapshot(name) return string.sub(name, 1, 2) == 's.' end
 local function lane_key(name) return ns .. ':lane:' .. name end

@@ -23,7 +23,7 @@ local function accept(name, first, entries, last, partition)
     redis.call('LTRIM', list_key(name), entries, -1)
   end
   redis.call('HSET', lane_key(name), 'acknowledged', last)
-  if partition then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
+  if partition and partition ~= NO_PARTITION then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
 end
 
 local function open(name, failures, linger_until)
