@@ -19,17 +19,21 @@ from pipeline.domain.table import Table
 
 # A reader that waits for a table's lock keeps this session, and with it all changes, waiting.
 _LOCK_PATIENCE = "SET LOCAL lock_timeout = '50ms'"
-_FEWEST = 100
+_FEWEST = 500
 
 
 @dataclass(frozen=True, slots=True)
 class ReadChunk:
-    """A chunk, the mark that bounds its snapshot, and the newest tick when that snapshot had ended."""
+    """A chunk, the mark that bounds its snapshot, and the newest tick when that snapshot had ended.
+
+    ``seconds`` is how long the reading alone took.
+    """
 
     chunk: rows.Chunk
     mark: Mark
     tick: int
     read_ms: int
+    seconds: float
 
 
 def read_chunk(
@@ -54,10 +58,12 @@ def read_chunk(
             mark = valid_mark(connection)
             if mark is None or mark.ev < floor or mark.generation != taken.generation:
                 return None
+            began = time.monotonic()
             chunk = rows.read_chunk(connection, table, after, limit=limit, merchant=merchant)
+            seconds = time.monotonic() - began
     except psycopg.errors.LockNotAvailable:
         return None
-    return ReadChunk(chunk, mark, queue.newest_tick(), round(time.time() * 1000))
+    return ReadChunk(chunk, mark, queue.newest_tick(), round(time.time() * 1000), seconds)
 
 
 def blocker(queue: Queue, table: Table) -> str:

@@ -39,7 +39,7 @@ from pipeline.failpoints import passes
 
 _LOOK_EVERY = 1.0
 _MARK_EVERY = 0.5
-_STEP, _STEP_BESIDE_TRAFFIC = 0.025, 0.008  # seconds a step may take
+_STEP, _STEP_BESIDE_TRAFFIC = 0.03, 0.008  # seconds a step may take
 _AHEAD = 2  # chunks in hand: one is read while the other waits for its tick
 _ROWS_PER_GLANCE = 32
 
@@ -220,13 +220,13 @@ class Snapshots:
     def _read(
         self, request: Snapshot, table: Table, after: tuple[str, ...] | None, floor: int
     ) -> ReadChunk | None:
-        limit, began = self._size.limit(self._seconds), time.monotonic()
+        limit = self._size.limit(self._seconds)
         read = chunks.read_chunk(
             self._queue, table, after, floor=floor, merchant=request.merchant, limit=limit
         )
         if read is not None and not read.chunk.final:
             looked_at = limit if request.merchant is not None else len(read.chunk.rows)
-            self._size.took(time.monotonic() - began, looked_at)
+            self._size.took(read.seconds, looked_at)
         return read
 
     def _hindered(self, request: Snapshot) -> bool:

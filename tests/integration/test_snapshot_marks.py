@@ -119,7 +119,8 @@ def test_without_any_valid_mark_the_snapshot_waits_and_names_whom_for(captured: 
         captured.install(t="merchant_id")
         with relaying(captured) as queue:
             assert read_chunk(queue, captured.tables[0], None) is None
-            assert str(writer.info.backend_pid) in rows.oldest_writer(queue.connection)
+            pid = str(writer.info.backend_pid)
+            assert wait_until(lambda: pid in rows.oldest_writer(queue.connection), 20, pause=0.1)
     with relaying(captured) as queue:
         settled(queue)
         assert read_chunk(queue, captured.tables[0], None) is not None
