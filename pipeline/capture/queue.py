@@ -90,11 +90,11 @@ class Queue:
             raise PermanentError("capture is not installed", hint="run: pipeline capture install SOURCE")
         self._names = names
         events = sql.Identifier(*names.events.split("."))
-        self._last_value = sql.SQL("SELECT last_value FROM {}").format(
-            sql.Identifier(*names.sequence.split("."))
-        )
-        self._unticked = _UNTICKED.format(events=events)
-        self._events = _EVENTS.format(events=events)
+        # As bytes: composed anew for each round they would cost more than they say.
+        sequence = sql.Identifier(*names.sequence.split("."))
+        self._last_value = sql.SQL("SELECT last_value FROM {}").format(sequence).as_bytes(connection)
+        self._unticked = _UNTICKED.format(events=events).as_bytes(connection)
+        self._events = _EVENTS.format(events=events).as_bytes(connection)
         self._ticked = True
 
     @property

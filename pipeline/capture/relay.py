@@ -81,12 +81,15 @@ class Relay:
 
         FencedError when another relay has finished the batch, PublishError when Kafka did not take it.
         """
-        self._upkeep()
-        if self._tick_is_due():
-            self._tick()
+        if self._last is None:
+            self._upkeep()
+        value = self._queue.last_value()
+        if self._tick_is_due(value):
+            self._tick(value)
         batch = self._queue.next_batch() if self._queue.ticked else None
         if batch is not None:
             self._relay(batch)
+        self._upkeep()
         busy = self._clock.monotonic() < self._busy_until
         return self._snapshots.step(self._last, busy=busy) or batch is not None
 
@@ -183,9 +186,9 @@ class Relay:
         self._metrics.events_read_again += 1
         return self._envelopes.change(completed, batch, round(self._clock.wall() * 1000))
 
-    def _tick_is_due(self) -> bool:
+    def _tick_is_due(self, value: int) -> bool:
         """When the event sequence moved; or when a transaction that took its ev_id before the last tick has committed."""
-        if self._last is None or self._queue.last_value() != self._ticked_at_value:
+        if self._last is None or value != self._ticked_at_value:
             return True
         now = self._clock.monotonic()
         if now < self._probe_at:
@@ -193,19 +196,20 @@ class Relay:
         self._probe_at = now + _PROBE_EVERY
         return self._queue.unticked(self._last)
 
-    def _tick(self) -> None:
-        # Read before the tick: an event in between makes one tick too many, never one too few.
-        self._ticked_at_value = self._queue.last_value()
+    def _tick(self, value: int) -> None:
+        # `value` was read before the tick: an event in between makes one tick too many, never one too few.
+        self._ticked_at_value = value
         self._queue.tick()
         self._metrics.last_tick_at = self._clock.wall()
 
     def _upkeep(self) -> None:
+        """What is due, one thing a round: changes wait for it."""
         now = self._clock.monotonic()
         if now >= self._measure_at:
             self._measure_at = now + _MEASURE_EVERY
             self._require_right()
             self._watch.look(self._queue)
-        if now >= self._maintain_at:
+        elif now >= self._maintain_at:
             self._maintain_at = now + _MAINTAIN_EVERY
             maintain(self._queue.connection)
             self._watch.look_closely(self._queue)
