@@ -114,7 +114,7 @@ def test_silent_changes_are_mended(stage: Stage) -> None:
 def test_whatever_the_order_of_partitions_a_sink_that_sweeps_ends_as_the_table(stage: Stage) -> None:
     """Writers, silent changes and snapshots at once; then each partition read in order, the partitions in any order.
 
-    Mutants: no sweep; the mark just taken instead of the newest valid one; rows of a snapshot that has begun before.
+    Mutants: no sweep; the mark just taken instead of the newest valid one.
     """
     stop = threading.Event()
     threads = [threading.Thread(target=_write, args=(stage.captured, seed, stop)) for seed in range(3)]
@@ -155,6 +155,7 @@ def _write(captured: Captured, seed: int, stop: threading.Event) -> None:
                             "insert into items values (%s, %s, 'y') on conflict (id) do update set note = 'z'",
                             (1000 * (seed + 1) + chance.randrange(30), id),
                         )
+                stop.wait(0.1 if seed < 2 else 0)  # so that snapshots begin while changes are not committed
 
 
 def there(stage: Stage) -> dict[tuple[str, object], object]:
