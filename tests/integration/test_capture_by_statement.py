@@ -75,6 +75,44 @@ def test_an_upsert_gives_the_same_events_of_each_row(captured: Captured) -> None
     ]
 
 
+def test_merges_of_several_actions_and_cascades_give_the_events_of_each_row(captured: Captured) -> None:
+    # Mutant: one trigger for several operations: PostgreSQL gives it the rows of one of them.
+    captured.run(
+        "create table p (id integer primary key)",
+        "create table r (id integer primary key, merchant_id integer, v text, p integer references p"
+        " on delete cascade on update cascade)",
+        "create table s (like r including all)",
+        "alter table s add foreign key (p) references p on delete cascade on update cascade",
+    )
+    captured.install_tables(r={}, s={"capture": "statement"})
+    for statement in (
+        "insert into p values (1), (2), (3)",
+        "insert into {0} select g, 6, 'v', g %% 3 + 1 from generate_series(1, 9) g",
+        "merge into {0} t using (select g, case when g < 3 then 'd' when g < 6 then 'u' end as what from"
+        " generate_series(1, 12) g) n on n.g = t.id when matched and what = 'd' then delete"
+        " when matched and what = 'u' then update set v = 'm', merchant_id = 7 when matched then do nothing"
+        " when not matched then insert values (n.g, 8, 'new', null)",
+        "insert into {0} values (5, 6, 'x', 1), (50, 6, 'y', 2) on conflict (id) do update set v = excluded.v, id = 51",
+        "update p set id = id + 10",
+        "delete from p",
+    ):
+        for table in ("r", "s") if "{0}" in statement else ("",):
+            captured.run(statement.replace("%%", "%").format(table))
+    events = raw(captured)
+    by_row, by_statement = told(events, "r"), told(events, "s")
+    assert sorted(by_statement, key=repr) == sorted(by_row, key=repr)
+    for table in ("r", "s"):
+        newest = {}
+        for event in sorted(events, key=lambda event: (event.ev, event.op)):
+            if event.table == f"public.{table}":
+                newest[event.merchant, event.key] = event
+        with captured.writer() as writer:
+            living = writer.execute(f"select merchant_id, id from {table}".encode()).fetchall()
+        assert {place for place, event in newest.items() if event.op != "d"} == {
+            (str(merchant), f'{{"id":{id}}}') for merchant, id in living
+        }
+
+
 def test_a_key_that_is_left_and_taken_in_one_statement(captured: Captured) -> None:
     # Mutant: without ORDER BY a hash join in several batches hands the pairs over in any order, and a key that one row
     # leaves and the next one takes ends deleted.

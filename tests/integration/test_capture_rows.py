@@ -105,6 +105,7 @@ def test_a_writers_settings_do_not_reach_the_image(captured: Captured) -> None:
 
 
 def test_every_way_to_write_a_row_is_captured(captured: Captured) -> None:
+    # Mutants: triggers for fewer operations; the update of a key without its first half.
     captured.run("create table child (id integer primary key, merchant_id integer, parent bigint)")
     captured.run("create table t (id bigint primary key, merchant_id integer, v integer)")
     captured.run(
@@ -141,6 +142,7 @@ def test_every_way_to_write_a_row_is_captured(captured: Captured) -> None:
 
 
 def test_only_what_commits_is_delivered_and_savepoints_are_part_of_it(captured: Captured) -> None:
+    # Mutant: events under the id of their subtransaction, which no batch looks for.
     made(captured)
     with captured.writer() as writer:
         with writer.transaction():
@@ -173,6 +175,7 @@ def test_a_moving_row_is_deleted_for_its_old_merchant_and_shown_whole_to_the_new
 
 
 def test_a_changed_key_is_a_delete_and_an_update(captured: Captured) -> None:
+    # Mutant: an update alone leaves the row under its old key.
     made(captured)
     captured.run("insert into t values (1, 6, 1), (2, 6, 2)")
     with captured.writer() as writer, writer.transaction():  # two rows change places
@@ -251,6 +254,69 @@ def test_capturing_takes_no_transaction_id_per_row(captured: Captured) -> None:
                 0,
             )
     assert int(assigned) - first < 400
+
+
+def test_keys_that_move_on_in_one_statement(captured: Captured) -> None:
+    # Mutant: both halves with ev_ids of their own, the first ones of all rows before the second: the rows are gone.
+    made(captured)
+    captured.run(
+        "insert into t select g, 6, g from generate_series(20, 1, -1) g",
+        "update t set id = id + 1",
+        "update t set id = -id",
+    )
+    newest = {}
+    for event in sorted(captured.drain(), key=lambda event: event.version):
+        newest[event.key["id"]] = event
+    assert {key: event.row()["v"] for key, event in newest.items() if not event.deleted} == {
+        -(number + 1): number for number in range(1, 21)
+    }
+
+
+HOSTILE = (
+    "timezone = 'Asia/Kolkata'", "datestyle = 'SQL, DMY'", "extra_float_digits = -15", "bytea_output = 'escape'",
+    "intervalstyle = 'sql_standard'", "search_path = pg_temp, public", "standard_conforming_strings = off",
+    "escape_string_warning = off", "transform_null_equals = on", "array_nulls = off", "quote_all_identifiers = on",
+    "xmlbinary = hex", "xmloption = content", "lc_monetary = 'C'", "row_security = off", "plan_cache_mode = force_custom_plan",
+    "plpgsql.extra_errors = 'all'", "enable_indexscan = off", "enable_bitmapscan = off", "jit_above_cost = 0",
+    "client_encoding = latin1", "default_transaction_isolation = serializable", "check_function_bodies = off",
+    "synchronous_commit = off", "statement_timeout = '30s'", "gin_fuzzy_search_limit = 1", "backslash_quote = on",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"capture": "statement"}])
+def test_no_setting_of_a_session_reaches_image_or_statement(
+    captured: Captured, options: dict[str, str]
+) -> None:
+    # Mutants: the generated functions without their SET clauses; a name with a backslash in a plain literal.
+    columns = (
+        '"back\\slash'
+        's" text, at timestamptz, i interval, m money, b bytea, f double precision, a text[], x xml,'
+        " n numeric, j jsonb"
+    )
+    captured.run(f"create table t (id bigint primary key, merchant_id integer, {columns})")
+    captured.install_tables(t=options)
+    values = (
+        r"6, E'\\d''\n', '2026-01-02 00:00+00', '1 day 2 hours', 1.5::numeric::money, E'\\x00ff', 0.1::float8 + 0.2,"
+        " array['a', null], '<a/>', 1.10, '{\"a\": [null]}'"
+    )
+    captured.run(f"insert into t values (1, {values})")
+    with captured.writer() as writer:
+        for setting in HOSTILE:
+            writer.execute(f"set {setting}".encode())
+        writer.execute("create temp table pgq (id integer); create temp table cdc (id integer)")
+        for function in ("now", "row_to_json"):
+            writer.execute(
+                f"create function pg_temp.{function}() returns integer language sql as 'select 1/0'".encode()
+            )
+        writer.execute(f"insert into public.t values (2, {values})".encode())
+        writer.execute("update public.t set id = 3 where id = 2")
+        writer.execute("delete from public.t where id = 3")
+    plain, inserted, gone, moved, deleted = captured.drain()
+    wanted = plain.row()
+    assert inserted.row() == wanted | {"id": 2} == gone.row()
+    assert moved.row() == wanted | {"id": 3} == deleted.row()
+    with session(captured.source.url) as connection:
+        assert notices(connection) == []
 
 
 def _xid(writer: psycopg.Connection[tuple[object, ...]]) -> int:
