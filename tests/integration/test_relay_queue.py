@@ -49,12 +49,21 @@ def rotate(captured: Captured, *, complete: bool) -> None:
             admin.execute("select pgq.maint_rotate_tables_step2()")
 
 
-def rotated(captured: Captured, queue: Queue) -> bool:
+def rotated(captured: Captured, queue: Queue, *, complete: bool = True) -> bool:
     """True when a switch came about: other databases' transactions may be older than the last one for a while."""
     before, _ = switched(captured)
     drained(captured, queue)
-    rotate(captured, complete=True)
+    rotate(captured, complete=complete)
     return switched(captured)[0] != before
+
+
+def behind_it(captured: Captured, queue: Queue) -> bool:
+    """True once a finished tick sees the last switch, and nobody looks into the table before it any more."""
+    drained(captured, queue)
+    row = queue.connection.execute(
+        "select txid_snapshot_xmin(tick_snapshot) > queue_switch_step2 from pgq.tick, pgq.queue order by tick_id desc limit 1"
+    ).fetchone()
+    return row is not None and bool(row[0])
 
 
 def switched(captured: Captured) -> tuple[int, bool]:
@@ -78,7 +87,7 @@ def test_a_snapshot_older_than_a_rotation_loses_nothing(
         with writer.transaction():
             writer.execute("select count(*) from t")
             assert wait_until(lambda: rotated(installed, queue), 20)
-            drained(installed, queue)
+            assert wait_until(lambda: behind_it(installed, queue), 20)
             writer.execute("insert into t values (1, 6)")
         queue.tick()
         batch = queue.next_batch()
@@ -97,11 +106,15 @@ def test_a_rotation_is_complete_only_when_no_older_snapshot_lives(installed: Cap
         writer.isolation_level = REPEATABLE_READ
         with writer.transaction():
             writer.execute("select count(*) from t")
-            rotate(installed, complete=False)
+            assert wait_until(lambda: rotated(installed, queue, complete=False), 20)
             maintain(queue.connection)
             assert switched(installed) == (1, False)
-        maintain(queue.connection)
-        assert switched(installed) == (1, True)
+
+        def completed() -> bool:
+            maintain(queue.connection)
+            return switched(installed) == (1, True)
+
+        assert wait_until(completed, 20)
 
 
 def test_rotation_waits_for_the_relay(installed: Captured) -> None:
@@ -136,7 +149,7 @@ def test_rotations_under_load_lose_nothing(installed: Captured) -> None:
     for thread in threads:
         thread.start()
     got: list[object] = []
-    tables = set()
+    tables = set[int]()
     with relaying(installed) as queue:
         until = time.monotonic() + 4
         # Other databases' transactions may be older than a switch for a while.
