@@ -160,3 +160,18 @@ def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_n
 
         assert rings("first")
         assert not rings("later")
+
+
+# Mutant: an entry without an offset is taken for an event (the step fails, and with it every lane of the consumer).
+def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namespace: str) -> None:
+    namespace = f"{redis_namespace}c"
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace)
+        store.add(store.epoch(), {0: 1}, [Append("6", 0, None, (1, 2), (b"a", b"b"))])
+        for message in ("no offset", '{"body": "of a task", "headers": {}}'):
+            client.lpush(f"{namespace}.m.6", message)
+
+        claim = store.step().claim
+        assert claim is not None
+        assert [entry.value for entry in claim.lanes[0].entries] == [b"a", b"b"]
+        assert client.llen(f"{namespace}:foreign") == 2

@@ -150,14 +150,26 @@ local function one_is_due()
   return snapshots_wait() and (#due_lanes(SNAPSHOT_READY, 1) > 0 or #due_lanes(SNAPSHOT_RETRIES, 1) > 0)
 end
 
--- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry.
+-- What somebody else has pushed into a lane has no offset. It is kept apart, and neither delivered nor in the way.
+local function set_foreign_aside(name)
+  local first = redis.call('LINDEX', list_key(name), 0)
+  while first and not offset_of(first) do
+    redis.call('LMOVE', list_key(name), ns .. ':foreign', 'LEFT', 'RIGHT')
+    first = redis.call('LINDEX', list_key(name), 0)
+  end
+end
+
+-- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry. nil: an
+-- entry is no event.
 local function head(name, events, bytes, is_first)
   local taken, size = {}, 0
   while #taken < events do
     local most = math.min(CHUNK, events - #taken)
     local chunk = redis.call('LRANGE', list_key(name), #taken, #taken + most - 1)
     for _, entry in ipairs(chunk) do
-      local length = #entry - string.find(entry, '\n', 1, true)
+      local ends = string.find(entry, '\n', 1, true)
+      if not ends then return nil end
+      local length = #entry - ends
       if size + length > bytes and not (is_first and #taken == 0) then return taken, size end
       size = size + length
       taken[#taken + 1] = entry
@@ -197,7 +209,11 @@ local function claim(out)
   for _, name in ipairs(found) do
     local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim')
     local entries, size = head(name, events, bytes, #taken == 0)
-    if redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3]) then
+    if not entries then
+      set_foreign_aside(name)
+      entries, size = head(name, events, bytes, #taken == 0)
+    end
+    if not entries or redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3]) then
       redis.call('ZREM', set, name) -- damaged: the bridge's next ADD finds out
     elseif #entries == 0 then
       break
