@@ -15,6 +15,19 @@ from pipeline.lanes.store import connect
 from pipeline.settings import Settings
 from pipeline.telemetry import ProcessState, heartbeats
 
+COUNTERS = frozenset(
+    {
+        *(
+            f"capture_{name}"
+            for name in ("events_published", "events_without_image", "events_read_again", "events_left_out")
+        ),
+        *(f"capture_{name}" for name in ("events_too_large", "batches", "snapshot_rows", "sweeps_published")),
+        *(f"bridge_{name}" for name in ("records", "resyncs", "set_aside", "sweeps")),
+        *(f"worker_{name}" for name in ("turns", "events", "rejected", "failures", "refused", "turn_ms")),
+    }
+)
+"""What only grows while a process lives, by kind and metric; all else is a gauge."""
+
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -47,7 +60,8 @@ def exposition(states: Iterable[ProcessState], now: float) -> str:
             samples[f"pipeline_{kind}_{metric}"].append(f"{labels} {number}")
     lines = []
     for metric, values in sorted(samples.items()):
-        lines.append(f"# TYPE {metric} gauge")
+        kind = "counter" if metric.removeprefix("pipeline_") in COUNTERS else "gauge"
+        lines.append(f"# TYPE {metric} {kind}")
         lines += [f"{metric}{value}" for value in values]
     return "\n".join(lines) + "\n"
 

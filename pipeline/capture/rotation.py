@@ -47,25 +47,26 @@ def rotation(connection: Connection) -> Rotation:
     return Rotation(max(0.0, overdue), "; ".join(transactions or consumers) if overdue > 0 else "")
 
 
-# Nobody's statements are quoted: they may hold rows. A consumer blocks while its last tick does not see the last switch,
+# Nobody's statements are quoted: they may hold rows. Transactions of other databases count when they write: ids
+# come from one sequence, and the tick of a consumer that is past the switch has to be past them. A consumer blocks while its last tick does not see the last switch,
 # which may be an old transaction's fault.
 _STATE = """
 SELECT extract(epoch FROM clock_timestamp() - q.queue_switch_time - q.queue_rotation_period)::float8,
   ARRAY(
-    SELECT format('session %%s of %%s (%%s), %%s since %%s', a.pid, a.usename, coalesce(nullif(a.application_name, ''), '-'),
-             a.state, date_trunc('second', a.xact_start))
+    SELECT format('session %%s of %%s (%%s)%%s, %%s since %%s', a.pid, a.usename, coalesce(nullif(a.application_name, ''), '-'),
+             ' in database ' || nullif(a.datname, current_database()), a.state, date_trunc('second', a.xact_start))
     FROM pg_stat_activity a
-    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
-      AND greatest(age(a.backend_xmin), age(a.backend_xid))
+    WHERE a.datname IS NOT NULL AND a.pid <> pg_backend_pid()
+      AND greatest(CASE WHEN a.datname = current_database() THEN age(a.backend_xmin) END, age(a.backend_xid))
         >= txid_snapshot_xmax(txid_current_snapshot()) - coalesce(q.queue_switch_step2, q.queue_switch_step1)
-    ORDER BY a.xact_start LIMIT 3
+    ORDER BY a.datname <> current_database(), a.xact_start LIMIT 3
   ) || ARRAY(
-    SELECT format('prepared transaction %%s of %%s since %%s', p.gid, p.owner, date_trunc('second', p.prepared))
+    SELECT format('prepared transaction %%s of %%s%%s since %%s', p.gid, p.owner,
+             ' in database ' || nullif(p.database, current_database()), date_trunc('second', p.prepared))
     FROM pg_prepared_xacts p
-    WHERE p.database = current_database()
-      AND age(p.transaction) >= txid_snapshot_xmax(txid_current_snapshot())
+    WHERE age(p.transaction) >= txid_snapshot_xmax(txid_current_snapshot())
         - coalesce(q.queue_switch_step2, q.queue_switch_step1)
-    ORDER BY p.prepared LIMIT 3
+    ORDER BY p.database <> current_database(), p.prepared LIMIT 3
   ), ARRAY(
     SELECT CASE c.co_name WHEN %(consumer)s THEN 'the relay, which is behind' ELSE format('consumer %%s', c.co_name) END
     FROM pgq.subscription s JOIN pgq.consumer c ON c.co_id = s.sub_consumer

@@ -117,7 +117,7 @@ def overdue(captured: Captured) -> None:
 
 
 def test_what_blocks_a_rotation_is_named(installed: Captured) -> None:
-    # Mutants: each of the three kinds of blockers left out.
+    # Mutants: each of the three kinds of blockers left out; other databases' transactions.
     gid = f"{installed.source.name}-2"
     with session(installed.source.url) as connection, installed.writer() as writer:
         queue = Queue(connection)
@@ -135,21 +135,30 @@ def test_what_blocks_a_rotation_is_named(installed: Captured) -> None:
 
         queue.tick()
         list(installed.batches(queue))
-        assert rotation(connection).blocked_by == ""
+        assert wait_until(lambda: rotated() == "", 20)
         with writer.transaction():
             writer.execute("insert into t values (1, 6)")
-            assert f"session {writer.info.backend_pid} of app (-), idle in transaction since" in rotated()
-        assert rotated() == ""
+            named = f"session {writer.info.backend_pid} of app (-), idle in transaction since"
+            assert wait_until(lambda: named in rotated(), 20)
+        assert wait_until(lambda: rotated() == "", 20)
+        with installed.database.transaction() as elsewhere:
+            elsewhere.execute("insert into sources (name, identity, generation) values ('other', 'x', 1)")
+            found = rotated()
+            assert (
+                f"session {elsewhere.info.backend_pid} of pipeline" in found
+                and " in database control" in found
+            )
+        assert wait_until(lambda: rotated() == "", 20)
         overdue(installed)
         maintain(connection)
         overdue(installed)
-        assert rotation(connection).blocked_by == "the relay, which is behind"
-        assert rotated() == ""
+        assert wait_until(lambda: rotation(connection).blocked_by == "the relay, which is behind", 20)
+        assert wait_until(lambda: rotated() == "", 20)
         writer.execute("begin; insert into t values (2, 6)")
         writer.execute(f"prepare transaction '{gid}'".encode())
-        assert f"prepared transaction {gid} of app since" in rotated()
+        assert wait_until(lambda: f"prepared transaction {gid} of app since" in rotated(), 20)
         writer.execute(f"commit prepared '{gid}'".encode())
-        assert rotated() == ""
+        assert wait_until(lambda: rotated() == "", 20)
 
 
 def test_alarms_begin_and_end_with_what_they_are_about(installed: Captured) -> None:

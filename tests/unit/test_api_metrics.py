@@ -1,7 +1,11 @@
 """Heartbeats as Prometheus reads them."""
 
-from pipeline.api.metrics import exposition
+from dataclasses import asdict
+
+from pipeline.api.metrics import COUNTERS, exposition
+from pipeline.capture.watch import Metrics
 from pipeline.telemetry import ProcessState
+from tests.conftest import REPO
 
 
 def state(process: str, pid: int, **metrics: float | int | str) -> ProcessState:
@@ -26,6 +30,14 @@ def test_each_metric_has_one_type_and_a_sample_per_process() -> None:
         'pipeline_capture_lag_seconds{name="gateway1",host="host",pid="2"} 0.0',
         "# TYPE pipeline_worker_beat_age_seconds gauge",
         'pipeline_worker_beat_age_seconds{name="search,\\"x\\"",host="host",pid="3"} 1.0',
-        "# TYPE pipeline_worker_turns gauge",
+        "# TYPE pipeline_worker_turns counter",
         'pipeline_worker_turns{name="search,\\"x\\"",host="host",pid="3"} 7',
     ]
+
+
+def test_what_only_grows_is_a_counter() -> None:
+    # Mutant: a counter under a name that no process tells any more.
+    told = {f"capture_{name}" for name in asdict(Metrics())}
+    page = (REPO / "docs" / "metrics.md").read_text()
+    assert {name for name in COUNTERS if name.startswith("capture_")} <= told
+    assert all(f"`{name.partition('_')[2]}`" in page for name in COUNTERS)
