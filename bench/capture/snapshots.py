@@ -13,6 +13,7 @@ from pipeline.control.database import ControlDatabase
 
 _PATIENCE = 600.0
 _GLANCE = 0.1
+_RECENT = 30.0  # seconds, as on the command line
 _ASKED_AT = (0.25, 0.5, 0.75)  # of the way
 
 
@@ -76,12 +77,14 @@ def _copy(site: CaptureSite, database: ControlDatabase, say: Callable[[str, int,
 def eta_error(looks: Sequence[Look]) -> float:
     """At a quarter, half and three quarters of the way: the worst error of the time left, as a share of the whole time.
 
-    The time left is what the command line shows: rows to come at the pace of those that came.
+    The time left is what the command line shows: rows to come at the pace of those of the last half minute.
     """
     last, errors = looks[-1], [0.0]
     for share in _ASKED_AT:
         look = next(one for one in looks if one.published >= share * last.published)
-        if 0 < look.published < last.published and look.seconds > 0:
-            left = max(0, look.expected - look.published) / (look.published / look.seconds)
+        since = next(one for one in looks if one.published and one.seconds >= look.seconds - _RECENT)
+        if since.published < look.published < last.published:
+            pace = (look.published - since.published) / (look.seconds - since.seconds)
+            left = max(0, look.expected - look.published) / pace
             errors.append(abs(left - (last.seconds - look.seconds)) / last.seconds)
     return max(errors)

@@ -122,7 +122,9 @@ def test_thirds_of_a_run_show_its_spread() -> None:
 
 
 def test_the_time_left_is_judged_against_what_came() -> None:
-    even = [Look(float(second), 100 * second, 1000) for second in range(1, 11)]
+    even = [Look(float(second), 100 * second, 1000) for second in range(11)]
     assert eta_error(even) == pytest.approx(0)
-    half_unforeseen = [Look(float(second), 100 * second, 500) for second in range(1, 11)]
+    half_unforeseen = [Look(float(second), 100 * second, 500) for second in range(11)]
     assert eta_error(half_unforeseen) == pytest.approx(0.5)
+    waited = [Look(0.0, 0, 1000), *(Look(one.seconds + 10, one.published, 1000) for one in even)]
+    assert eta_error(waited) == pytest.approx(0)
