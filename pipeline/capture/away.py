@@ -116,7 +116,10 @@ def is_away(known: Intervals, merchant: str, ev: int) -> bool:
 
 
 def forget(connection: Connection) -> None:
-    """Drop the intervals that no batch to come can have an event of: they ended before all that the next one begins with."""
+    """Drop the intervals that no batch to come can have an event of: they ended before all that the next one begins with.
+
+    A source without traffic has no further tick, and keeps them until it has some: that costs nothing.
+    """
     connection.execute(_FORGET)
 
 

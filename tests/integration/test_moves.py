@@ -97,6 +97,9 @@ def test_a_move_killed_after_every_step_arrives_whole_and_in_order(two: Shards) 
         two.run(EAST, "update orders set v = 99 where id = 2", "select cdc.emit('6', 'last', '{}')")
         for point in BEFORE_HOME + AFTERWARDS:
             two.move(EAST, WEST, failpoint=point)
+            if point == "move.copied":
+                noted = two.ask(WEST, "select count(*), min(merchant), max(merchant) from cdc.owners")
+                assert noted == [(len([row for row in two.rows(WEST, "6") if row[1] == "lines"]), "6", "6")]
         said = two.move(EAST, WEST)
         assert "goes on after: snapshot" in said and "DELETE FROM" in said
         two.run(
