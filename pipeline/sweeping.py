@@ -95,10 +95,11 @@ class Sweeping:
         reports: list[Report] = []
         with flights.single_flight(ControlDatabase(self._control_url), f"sweeps {sweeper.consumer}") as alone:
             # Looked up again: whoever held the lock before may have run them.
+            down: set[str] = set()  # types: one whose index is missing holds up no other
             for order in sweeps.due(database, sweeper.consumer, sweeper.topics) if alone else ():
-                reports.append(_carry_out(database, sweeper, order))
-                if reports[-1].status == "unavailable":
-                    break
+                if order.type not in down:
+                    reports.append(_carry_out(database, sweeper, order))
+                    down |= {order.type} if reports[-1].status == "unavailable" else set()
         return reports
 
 

@@ -194,7 +194,8 @@ class Partition:
 
     def passed(self, records: Sequence[SweepRecord]) -> None:
         """That is recorded of these sweeps."""
-        self.sweeps = [record for record in self.sweeps if record not in records]
+        offsets = {record.offset for record in records if record.partition == self.number}
+        self.sweeps = [record for record in self.sweeps if record.offset not in offsets]
 
     def _smallest_event(self) -> int | None:
         heads = self._heads

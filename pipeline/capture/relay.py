@@ -160,6 +160,7 @@ class Relay:
         type = self._envelopes.type_of(event.table)
         sweep = sweeping.of_truncate(self._outlet.source, event.table, type, batch.generation, event.ev)
         sweeping.publish(self._publisher, self._outlet, sweep)
+        self._snapshots.emptied(event.table)
         self._metrics.sweeps_published += 1
 
     def _events(self, batch: Batch) -> Iterator[Event]:

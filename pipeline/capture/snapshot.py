@@ -5,6 +5,8 @@ reasons. By then everything S saw has gone out. And that tick's mark was announc
 after S and flushed to disk, so a database that lacks anything S saw lacks the mark, too, and is recognised for it.
 Published any earlier, rows could outlive in the sinks a crash or a failover that took them back in the source.
 
+A chunk in hand whose table is truncated is read again: published behind the sweep that tells of it, its rows would stay.
+
 What Kafka has acknowledged is noted in the control database, and a successor goes on from there. Its order: rows,
 position; after a table's last row its sweep, then the notices it answers, then the table is done. Dying in between
 repeats a step, and no step minds that.
@@ -78,6 +80,7 @@ class Snapshots:
         self._paused = False
         self._finished_tick = -1
         self._work: Iterator[bool] | None = None
+        self._table_at_work = ""
 
     def step(self, last: Batch | None, *, busy: bool = False) -> bool:
         """Go on a little; `last` is the batch finished last. False when there is nothing to do for now.
@@ -101,6 +104,12 @@ class Snapshots:
             structlog.get_logger().warning("snapshot waits for the control database", reason=str(error))
             self._work = None
         return False
+
+    def emptied(self, table: str) -> None:
+        """A table's TRUNCATE was published: what is in hand of it goes unpublished, and is read again."""
+        if self._work is not None and table == self._table_at_work:
+            self._work = None
+            self._look_at = 0.0
 
     def _next_request(self) -> Iterator[bool]:
         now = time.monotonic()
@@ -136,7 +145,8 @@ class Snapshots:
 
     def _all(self, request: Snapshot, chosen: Sequence[Table], generation: int) -> Iterator[bool]:
         estimates = {table.name: chunks.estimate(self._queue, table, request.merchant) for table in chosen}
-        requests.begin(self._database, request.id, generation, estimates)
+        if not requests.begin(self._database, request, generation, estimates):
+            return
         states = {state.table: state for state in requests.tables(self._database, request.id)}
         self._progress.begin(request.id, states.values())
         for table in chosen:
@@ -146,10 +156,11 @@ class Snapshots:
         requests.finish(self._database, request.id, "done")
 
     def _table(self, request: Snapshot, table: Table, generation: int, state: TableState) -> Iterator[bool]:
+        self._table_at_work = table.name
         notices = self._notices(request, table, state)
         if table.parent is not None and state.first_ev is None:
             yield from self._forget_owners(table)
-        floor, first_ev = self._floor(request, table, state), state.first_ev
+        floor, first_ev = self._floor(request, table, state, notices), state.first_ev
         after, final = state.position, False
         hand: deque[ReadChunk] = deque()
         while hand or not final:
@@ -205,15 +216,20 @@ class Snapshots:
             else:
                 yield from self._wait_for_mark(table)
 
-    def _floor(self, request: Snapshot, table: Table, state: TableState) -> int:
+    def _floor(self, request: Snapshot, table: Table, state: TableState, notices: Sequence[int]) -> int:
         """The lowest mark for its first chunk: one taken after the request repairs whatever had gone astray before it.
 
-        A table none of whose snapshots was ever finished has nothing to repair: there the newest valid mark serves at once.
+        A table none of whose snapshots was ever finished, and of which nothing is noted, has nothing to repair: there the
+        newest valid mark serves at once.
         """
         if state.first_ev is not None:
             return state.first_ev
         source = self._outlet.source
-        if request.merchant is None and not requests.ever_finished(self._database, source, table.name):
+        if (
+            request.merchant is None
+            and not notices
+            and not requests.ever_finished(self._database, source, table.name)
+        ):
             return 0
         return take_mark(self._queue.connection).ev
 

@@ -83,7 +83,7 @@ def request(
     """
     asked = (source, table, merchant, replaces)
     with database.transaction() as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('snapshots'), hashtext(%s))", (source,))
+        connection.execute(_ALONE, (source,))
         row = (
             connection.execute(
                 "SELECT id FROM snapshots WHERE (source, table_name, merchant, replaces)"
@@ -118,20 +118,35 @@ def newest(database: ControlDatabase, source: str) -> Snapshot | None:
 def open_requests(database: ControlDatabase, source: str) -> list[Snapshot]:
     """Those that wait for this source's relay, are in work, or were left behind by a killed one; the oldest first.
 
-    While a merchant moves away, those of all merchants wait: they would leave it out, and sweep what nobody else has
-    brought yet.
+    While a merchant moves away, those of it and of all merchants wait: they would leave it out, and sweep what nobody else
+    has brought yet.
     """
-    return _read(database, _OPEN, source)
+    return _read(database, sql.SQL("source = %s AND ") + _MAY_WORK + sql.SQL(" ORDER BY id"), source)
 
 
-_OPEN = sql.SQL(
-    "source = %s AND (status = 'running' OR status = 'requested' AND (merchant IS NOT NULL OR NOT EXISTS (SELECT"
-    " FROM placements p WHERE p.source = snapshots.source AND p.finished_at IS NULL AND p.step <> 'checked')))"
-    " ORDER BY id"
+_MAY_WORK = sql.SQL(
+    "(status = 'running' OR status = 'requested' AND NOT EXISTS (SELECT FROM placements p"
+    " WHERE p.source = snapshots.source AND (snapshots.merchant IS NULL OR snapshots.merchant = p.merchant)"
+    " AND p.finished_at IS NULL AND p.step <> 'checked'))"
 )
 
 
-def _read(database: ControlDatabase, which: sql.SQL, value: object) -> list[Snapshot]:
+def at_work(database: ControlDatabase, source: str, merchant: str) -> list[int]:
+    """Snapshots that have begun and tell of the merchant; whichever begins after this call knows of its move."""
+    with database.transaction() as connection:
+        connection.execute(_ALONE, (source,))
+        rows = connection.execute(
+            "SELECT id FROM snapshots WHERE source = %s AND status = 'running' AND (merchant IS NULL OR merchant = %s)"
+            " ORDER BY id",
+            (source, merchant),
+        ).fetchall()
+    return [id for (id,) in rows]
+
+
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext('snapshots'), hashtext(%s))"
+
+
+def _read(database: ControlDatabase, which: sql.Composable, value: object) -> list[Snapshot]:
     with database.transaction() as connection:
         rows = connection.execute(_SELECT + which, (value,))
         return [Snapshot(*row) for row in rows]
@@ -180,12 +195,19 @@ def ever_finished(database: ControlDatabase, source: str, table: str) -> bool:
     return row is not None and bool(row[0])
 
 
-def begin(database: ControlDatabase, id: int, generation: int, estimates: Mapping[str, int]) -> None:
-    """It begins under this generation; `estimates`: rows per table.
+def begin(
+    database: ControlDatabase, request: Snapshot, generation: int, estimates: Mapping[str, int]
+) -> bool:
+    """It begins under this generation; `estimates`: rows per table. False when a merchant began to move away meanwhile.
 
     What it has reached under the same generation stays; under another one it begins again from the first row.
     """
+    id = request.id
     with database.transaction() as connection:
+        connection.execute(_ALONE, (request.source,))
+        may = sql.SQL("SELECT FROM snapshots WHERE id = %s AND ") + _MAY_WORK
+        if connection.execute(may, (id,)).fetchone() is None:
+            return False
         connection.execute(
             "DELETE FROM snapshot_tables t USING snapshots s WHERE t.snapshot = s.id AND s.id = %s"
             " AND s.generation IS DISTINCT FROM %s",
@@ -204,6 +226,7 @@ def begin(database: ControlDatabase, id: int, generation: int, estimates: Mappin
             (generation, id, id),
         )
         connection.execute(_ESTIMATED, (id, id))
+    return True
 
 
 _ESTIMATED = """
@@ -267,7 +290,7 @@ def finish(database: ControlDatabase, id: int, status: Literal["done", "failed"]
 def pause(database: ControlDatabase, source: str, *, paused: bool) -> list[int]:
     """Pause a source's open snapshots, or let them go on; their ids."""
     with database.transaction() as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext('snapshots'), hashtext(%s))", (source,))
+        connection.execute(_ALONE, (source,))
         rows = connection.execute(
             "UPDATE snapshots SET paused = %s WHERE source = %s AND status IN ('requested', 'running') RETURNING id",
             (paused, source),

@@ -61,7 +61,8 @@ def _row(sweep: Sweep) -> tuple[str | int | None, ...]:
 def due(database: ControlDatabase, consumer: str, topics: Sequence[Topic]) -> list[SweepOrder]:
     """Sweeps that the consumer has passed in every partition it reads and has not run, oldest first.
 
-    `topics` are what it reads, the topic of changes first.
+    `topics` are what it reads, the topic of changes first. One that gets no rows of snapshots is told of TRUNCATE alone:
+    it lacks the versions that rows have by a snapshot, and would lose those that live on unchanged.
     """
     with database.transaction() as connection:
         return _due(connection, consumer, topics)
@@ -129,6 +130,7 @@ def _places(consumer: str, topics: Sequence[Topic]) -> dict[str, Any]:
         "topics": [topic.topic for topic in topics],
         "partitions": [topic.partitions for topic in topics],
         "changes": topics[0].topic,
+        "takes_rows": len(topics) > 1,
         "places": sum(topic.partitions for topic in topics),
     }
 
@@ -138,6 +140,7 @@ _PASSED = """
   JOIN unnest(%(topics)s::text[], %(partitions)s::integer[]) AS place (topic, partitions)
     ON place.topic = passage.topic AND passage.partition < place.partitions
  WHERE passage.consumer = %(consumer)s
+   AND (why = 'truncate' OR %(takes_rows)s)
    AND NOT EXISTS (SELECT FROM sweep_runs WHERE consumer = passage.consumer AND sweep = sweeps.id)
  GROUP BY sweeps.id
 """

@@ -37,6 +37,8 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return int(self.ver)
 
 
+_HIGHEST = 2**63 - 1
+_LONGEST_ID = 1000  # bytes; an index entry holds some 2,700
 _decoder = msgspec.json.Decoder(Sweep, strict=True)
 
 
@@ -48,7 +50,20 @@ def decode_sweep(value: bytes | None) -> Sweep | None:
         sweep = _decoder.decode(value)
     except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
         return None
-    return sweep if sweep.ver.isdecimal() and len(sweep.ver) <= 19 else None
+    return sweep if _is_storable(sweep) else None
+
+
+def _is_storable(sweep: Sweep) -> bool:
+    """True when the control database takes it: a bridge that cannot record a sweep never passes it."""
+    texts = (sweep.id, sweep.src, sweep.table, sweep.type, sweep.merchant or "")
+    version = sweep.ver
+    return (
+        version.isdecimal()
+        and len(version) <= len(str(_HIGHEST))
+        and int(version) <= _HIGHEST
+        and not any("\0" in text for text in texts)
+        and len(sweep.id.encode()) <= _LONGEST_ID
+    )
 
 
 def encode_sweep(sweep: Sweep) -> bytes:

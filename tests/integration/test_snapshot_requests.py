@@ -8,7 +8,7 @@ from devstack.process import wait_until
 from pipeline.capture import rows
 from pipeline.capture.queue import Queue, notices
 from pipeline.capture.session import session
-from pipeline.control import snapshots
+from pipeline.control import placements, snapshots
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import FencedError
 from tests.integration.captured import NAME, Captured
@@ -102,12 +102,33 @@ def test_requests_wait_their_turn_and_only_identical_ones_that_have_not_begun_ar
         snapshots.request(database, NAME, merchant="6"),
         snapshots.request(database, NAME, merchant="6", replaces="mall"),
     ]
-    snapshots.begin(database, first, 1, {})
+    assert snapshots.begin(database, stage.state(first), 1, {})
     second = snapshots.request(database, NAME)
     assert len({first, second, *others}) == 5
     assert [each.id for each in snapshots.open_requests(database, NAME)] == [first, *others, second]
     stage.run_until(lambda: stage.done(first))
     assert [each.id for each in snapshots.open_requests(database, NAME)] == [*others, second]
+
+
+@pytest.mark.parametrize("merchant", [None, "6", "7"])
+def test_no_snapshot_that_tells_of_a_merchant_begins_while_it_moves_away(
+    stage: Stage, merchant: str | None
+) -> None:
+    """It would leave the merchant out, and sweep rows that nobody else has brought yet.
+
+    Mutants: one of that merchant alone may begin; asked only when it was found, not when it begins; a move that waits for
+    those of all merchants only.
+    """
+    database = stage.database
+    begun = snapshots.request(database, NAME, merchant=merchant)
+    assert snapshots.begin(database, stage.state(begun), 1, {})
+    found = stage.state(snapshots.request(database, NAME, merchant=merchant))
+    placements.begin(database, "6", NAME, "mall", "a test", held=False)
+    assert begun in [each.id for each in snapshots.open_requests(database, NAME)]
+    placements.advance(database, "6", "away_target")
+    assert snapshots.at_work(database, NAME, "6") == ([begun] if merchant != "7" else [])
+    assert snapshots.begin(database, found, 1, {}) == (merchant == "7")
+    assert (found.id in [each.id for each in snapshots.open_requests(database, NAME)]) == (merchant == "7")
 
 
 def test_the_relay_goes_on_without_the_control_database(

@@ -69,6 +69,19 @@ def test_the_first_snapshot_of_a_table_takes_the_newest_valid_mark_at_once(stage
     assert shown.version < update.version
 
 
+def test_the_first_snapshot_of_a_table_that_something_is_noted_of_is_a_repair(stage: Stage) -> None:
+    # Mutant: the newest earlier mark serves; what was noted after it would be taken for answered.
+    with stage.captured.writer() as writer, writer.transaction():
+        writer.execute("insert into other values (1)")
+        stage.queue.connection.execute(
+            "insert into cdc.notices (table_name, reason) values ('public.t', 'x')"
+        )
+        request = snapshots.request(stage.database, NAME)
+        waits(stage, request, str(writer.info.backend_pid))
+        assert stage.rows() == []
+    stage.carry_out(request)
+
+
 def test_the_sweep_is_below_every_chunk(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     # Mutant: the sweep at the version of the last chunk, which takes the rows of those before away.
     monkeypatch.setattr(rows, "CHUNK_ROWS", 2)
@@ -179,7 +192,9 @@ def test_which_request_covers_which(
     captured: Captured, asked: dict[str, str], other: dict[str, str], covers: bool
 ) -> None:
     first = snapshots.request(captured.database, NAME, **asked)
-    snapshots.begin(captured.database, first, 1, {})
+    requested = snapshots.load(captured.database, first)
+    assert requested is not None
+    assert snapshots.begin(captured.database, requested, 1, {})
     second = snapshots.request(captured.database, NAME, **other)
     loaded = snapshots.load(captured.database, first)
     assert loaded is not None

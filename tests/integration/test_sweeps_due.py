@@ -119,6 +119,16 @@ def test_a_consumer_without_snapshots_waits_for_changes_alone(
     assert Sweeping(settings).run_due() == [Report("changes", sweep.id, "swept", 7)]
 
 
+def test_a_consumer_without_snapshots_loses_no_row_that_only_a_snapshot_tells_of(
+    settings: Settings, database: ControlDatabase, told: list[SweepOrder]
+) -> None:
+    # Mutant: every sweep is for every consumer; rows unchanged since the snapshot began would be removed.
+    for why in ("snapshot", "move"):
+        sweeps.passed(database, "changes", passages(settings, "changes", sweep_of(80, why=why)))
+    assert Sweeping(settings).run_due() == [] == told
+    assert sweeps.waiting(database, "changes", settings.topics_of("changes")) == []
+
+
 def test_consumers_without_a_sweep_and_those_of_domain_events_are_never_asked(settings: Settings) -> None:
     assert [one.consumer for one in sweepers(settings)] == ["all", "changes"]
 
@@ -176,9 +186,9 @@ def test_a_snapshot_spares_the_rows_that_were_set_aside_from_it_and_a_truncate_n
 def test_what_cannot_be_done_now_is_tried_again_and_blames_nobody(
     settings: Settings, database: ControlDatabase, told: list[SweepOrder], error: Exception
 ) -> None:
-    # Mutants: an error ends the task; a failed sweep is recorded.
-    first, second = sweep_of(80), sweep_of(90, name="1:11")
-    for sweep in (first, second):
+    # Mutants: an error ends the task; a failed sweep is recorded; a sink that lacks one index gets no sweep at all.
+    first, second, refund = sweep_of(80), sweep_of(90, name="1:11"), sweep_of(91, type_="refund")
+    for sweep in (first, second, refund):
         sweeps.passed(database, "all", passages(settings, "all", sweep))
     sweeps.passed(database, "changes", passages(settings, "changes", first))
 
@@ -193,11 +203,12 @@ def test_what_cannot_be_done_now_is_tried_again_and_blames_nobody(
     assert reports["all", first.id].status == status
     assert "row" not in reports["all", first.id].error
     assert reports["changes", first.id].status == "swept"
-    # A sink that does not accept is not asked for the next sweep.
+    # A sink that does not accept is not asked for the type's next sweep; another type's index may be there.
+    assert reports["all", refund.id].status == "swept"
     assert (("all", second.id) in reports) == (status != "unavailable")
     fake.answer.pop()
     Sweeping(settings).run_due()
-    assert len(runs(database)) == 3
+    assert len(runs(database)) == 4
 
 
 def test_of_two_runners_one_leaves_the_consumer_alone(

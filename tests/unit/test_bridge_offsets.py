@@ -193,3 +193,11 @@ def test_sweeps_wait_for_what_is_before_them_and_hold_the_watermark() -> None:
     subject.strange = []
     assert [record.offset for record in subject.reached()] == [14]
     assert subject.smallest_pending() == 14
+
+
+def test_a_passage_of_another_partition_passes_nothing_here() -> None:
+    # Mutant: told apart by offset alone.
+    subject, sweep = partition(), Sweep(1, "sweep", "1", "shop", "public.t", "t", None, "1", "truncate")
+    receive(subject, (10, None, encode_sweep(sweep)))
+    subject.passed([SweepRecord(1, 10, sweep)])
+    assert subject.smallest_pending() == 10

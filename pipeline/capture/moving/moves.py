@@ -120,7 +120,7 @@ class Move:
 
     def _ask_for_frost(self, _: Placement) -> Step:
         """Before anybody has to stand still: a snapshot of the source at work would end by sweeping the merchant away."""
-        self._waiting.for_snapshots_at_work()
+        self._waiting.for_snapshots_at_work(self._merchant)
         if not self._orders.frozen():
             raise PermanentError(
                 f"writes of {self._merchant} in {self._ends.source.name} must be frozen first",

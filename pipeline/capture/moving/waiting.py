@@ -24,13 +24,12 @@ class Waiting:
         self._source, self._target = ends.source.connection, ends.target.connection
         self._wait = wait
 
-    def for_snapshots_at_work(self) -> None:
-        """No snapshot of all merchants is at work in the source, and none begins while this move is under way."""
+    def for_snapshots_at_work(self, merchant: str) -> None:
+        """No snapshot that tells of the merchant is at work in the source, and none begins while this move is under way."""
         name = self._ends.source.name
 
         def at_work() -> list[int]:
-            found = snapshots.open_requests(self._database, name)
-            return [each.id for each in found if each.merchant is None and each.status == "running"]
+            return snapshots.at_work(self._database, name, merchant)
 
         self._until(lambda: not at_work(), lambda: f"snapshot {at_work()} of {name} to end")
 
