@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.topics import Place, Topics
-from pipeline.control import actions
+from pipeline.control import actions, sweeps
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import FencedError, PermanentError, PositionLostError
 from pipeline.settings import Settings
@@ -24,8 +24,8 @@ def group_of(settings: Settings, consumer: str) -> str:
 def ensure_started(database: ControlDatabase, settings: Settings, consumer: str) -> None:
     """Give every partition a committed offset at the consumer's first start; refuse when one was lost since.
 
-    A consumer that has started without snapshots and takes them now reads their topic from its beginning.
-    PermanentError when a topic has another number of partitions than configured (merchants are spread by it), or when
+    A consumer that has started without snapshots and takes them now reads their topic from its beginning, and runs the
+    sweeps that it has run again: rows that lie before them in that topic come after them. PermanentError when a topic has another number of partitions than configured (merchants are spread by it), or when
     the consumer used to read another stream: its lanes hold offsets of that one.
     """
     topics, group, environment = (
@@ -43,6 +43,8 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
         missing = [topics.place(number) for number in topics.numbers if number not in view.committed()]
         _refuse([place for place in missing if place.topic in started], group)
         start = settings.consumer(consumer).start if not started else "earliest"
+        if started and len(started) < len(topics.names):
+            sweeps.forget_runs(database, consumer)
         _begin(view, topics, start)
         for name in topics.names:
             if name not in started:

@@ -104,6 +104,12 @@ def finished(database: ControlDatabase, order: SweepOrder, rows: int) -> None:
         rejected.outdate(connection, order)
 
 
+def forget_runs(database: ControlDatabase, consumer: str) -> None:
+    """The consumer runs again what it has run, once it has passed that in every partition it reads by then."""
+    with database.transaction() as connection:
+        connection.execute("DELETE FROM sweep_runs WHERE consumer = %s", (consumer,))
+
+
 def waiting(database: ControlDatabase, consumer: str, topics: Sequence[Topic]) -> list[Waiting]:
     """Sweeps whose record the consumer has passed in some partition and that it has not run, oldest first."""
     with database.transaction() as connection, connection.cursor(row_factory=class_row(Waiting)) as cursor:

@@ -10,7 +10,7 @@ from pipeline.bridge.client_settings import READING
 from pipeline.cli import status
 from pipeline.cli.bridge import SNAPSHOT_BYTES
 from pipeline.consumer import Outcome
-from pipeline.control import rejected
+from pipeline.control import rejected, sweeps
 from pipeline.domain.routing import partition_of
 from pipeline.lanes.claim import Finished
 from tests.integration.bridged import MERCHANTS, PARTITIONS, Bridged
@@ -96,7 +96,7 @@ def test_a_bridge_killed_while_it_passes_a_sweep_passes_it_again(
 
 
 def test_a_consumer_that_knew_no_snapshots_begins_their_topic_at_its_beginning(bridged: Bridged) -> None:
-    # Mutant: the consumer's own `start` used for a topic that joins later.
+    # Mutants: the consumer's own `start` used for a topic that joins later; runs of sweeps kept (rows before them stay).
     bridged.configure("snapshot = true", 'snapshot = false\n        start = "latest"')
     bridged.send_row("1", b"row")
     bridged.produce(1)
@@ -108,10 +108,15 @@ def test_a_consumer_that_knew_no_snapshots_begins_their_topic_at_its_beginning(b
             ),
             20,
         )
+        bridged.sweep("one")
         bridged.accept_until_committed()
+    with bridged.database.transaction() as connection:
+        connection.execute("INSERT INTO sweep_runs (consumer, sweep, rows) VALUES ('audit', 'one', 0)")
     bridged.configure("snapshot = false", "snapshot = true")
     with bridged.bridge():
         assert [merchant for merchant, _ in bridged.accept_until_committed()] == ["1"]
+    topics = bridged.settings.topics_of("audit")
+    assert [order.id for order in sweeps.due(bridged.database, "audit", topics)] == ["one"]
 
 
 def test_a_bridge_that_knows_no_snapshots_must_end_before_one_that_does(bridged: Bridged) -> None:
