@@ -32,7 +32,7 @@ BEATING = {
     "capture-shard0",
     *(f"bridge-{consumer}" for consumer in CONSUMERS),
     "worker:search",
-    "worker:loads,warehouse",
+    "worker:loads,sweeps,warehouse",
     "worker:recorder",
     "beat",
     "web",
