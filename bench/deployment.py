@@ -80,7 +80,7 @@ class Deployment(Site):
             self._rest.start(name)
         for name, mark in _READY.items():
             self.awaited(name, 0, mark)
-        for consumer in ("worker:search", "worker:loads,warehouse"):
+        for consumer in ("worker:search", "worker:loads,sweeps,warehouse"):
             self._await_heartbeat(consumer)
 
     def start_relay(self) -> tuple[float, float]:
