@@ -7,8 +7,18 @@ from typing import Any
 
 import psycopg
 
-from tests.acceptance.deployment import Deployment
+from tests.acceptance.deployment import SOURCES, Deployment
+from tests.acceptance.writer import Writer
 from tests.conftest import Stack, unique
+
+BOTH_SINKS = (
+    *(f"capture_{source}" for source in SOURCES),
+    "bridge_search",
+    "bridge_warehouse",
+    "worker_search",
+    "worker_warehouse",
+    "beat",
+)
 
 
 @contextmanager
@@ -30,6 +40,23 @@ def start(deployment: Deployment, names: Sequence[str]) -> None:
     deployment.install()
     for name in names:
         deployment.supervisor.start(name)
+
+
+@contextmanager
+def busy_deployment(stack: Stack, directory: Path, prefix: str, seed: int) -> Iterator[Deployment]:
+    """Two sources with rows that are older than the pipeline, both sinks, and traffic that never ends."""
+    with deployed(stack, directory, prefix) as one:
+        writer = Writer(one, seed=seed, pause=0.1)
+        for source in SOURCES:
+            writer.write(source, 50)
+        start(one, BOTH_SINKS)
+        for source in SOURCES:
+            one.run("capture", "snapshot", source)
+        writer.start()
+        try:
+            yield one
+        finally:
+            writer.stop()
 
 
 def insert_steps(deployment: Deployment, source: str, merchant: str, count: int) -> list[str]:

@@ -10,37 +10,16 @@ import psycopg
 import pytest
 
 from tests.acceptance.deployment import SOURCES, Deployment
-from tests.acceptance.running import deployed, findings, start
-from tests.acceptance.writer import Writer
+from tests.acceptance.running import busy_deployment, findings
 from tests.conftest import Stack
 
 pytestmark = pytest.mark.acceptance
 
-PROCESSES = (
-    *(f"capture_{source}" for source in SOURCES),
-    "bridge_search",
-    "bridge_warehouse",
-    "worker_search",
-    "worker_warehouse",
-    "beat",
-)
-
 
 @pytest.fixture(scope="module")
 def busy(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Two sources, snapshots taken, and traffic that never ends."""
-    with deployed(stack, tmp_path_factory.mktemp("repair"), "repair") as one:
-        writer = Writer(one, seed=11, pause=0.1)
-        for source in SOURCES:
-            writer.write(source, 50)
-        start(one, PROCESSES)
-        for source in SOURCES:
-            one.run("capture", "snapshot", source)
-        writer.start()
-        try:
-            yield one
-        finally:
-            writer.stop()
+    with busy_deployment(stack, tmp_path_factory.mktemp("repair"), "repair", seed=11) as one:
+        yield one
 
 
 def write(deployment: Deployment, source: str, *statements: str) -> None:

@@ -9,38 +9,17 @@ import pytest
 from elasticsearch import Elasticsearch
 
 from pipeline.search.naming import document_id, read_alias, write_alias
-from tests.acceptance.deployment import SOURCES, Deployment
-from tests.acceptance.running import deployed, findings, insert_steps, start, touch_steps
-from tests.acceptance.writer import Writer
+from tests.acceptance.deployment import Deployment
+from tests.acceptance.running import busy_deployment, findings, insert_steps, touch_steps
 from tests.conftest import Stack, _run_in_warehouse
 
 pytestmark = pytest.mark.acceptance
 
-PROCESSES = (
-    *(f"capture_{source}" for source in SOURCES),
-    "bridge_search",
-    "bridge_warehouse",
-    "worker_search",
-    "worker_warehouse",
-    "beat",
-)
-
 
 @pytest.fixture(scope="module")
 def busy(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Two sources with rows that are older than the pipeline, and traffic that never ends."""
-    with deployed(stack, tmp_path_factory.mktemp("names"), "names") as one:
-        writer = Writer(one, seed=7, pause=0.1)
-        for source in SOURCES:
-            writer.write(source, 50)
-        start(one, PROCESSES)
-        for source in SOURCES:
-            one.run("capture", "snapshot", source)
-        writer.start()
-        try:
-            yield one
-        finally:
-            writer.stop()
+    with busy_deployment(stack, tmp_path_factory.mktemp("names"), "names", seed=7) as one:
+        yield one
 
 
 @pytest.fixture
