@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from psycopg.types.json import Jsonb
 
-from pipeline.control.database import ControlDatabase
+from pipeline.control.database import Connection, ControlDatabase
 
 
 def record(
@@ -20,10 +20,23 @@ def record(
 ) -> None:
     """Write one action."""
     with database.transaction() as connection:
-        connection.execute(
-            "INSERT INTO actions (actor, verb, subject, reason, details) VALUES (%s, %s, %s, %s, %s)",
-            (actor, verb, subject, reason, Jsonb(dict(details or {}))),
-        )
+        write(connection, actor=actor, verb=verb, subject=subject, reason=reason, details=details)
+
+
+def write(
+    connection: Connection,
+    *,
+    actor: str,
+    verb: str,
+    subject: str,
+    reason: str = "",
+    details: Mapping[str, object] | None = None,
+) -> None:
+    """Write one action in the transaction that makes it true."""
+    connection.execute(
+        "INSERT INTO actions (actor, verb, subject, reason, details) VALUES (%s, %s, %s, %s, %s)",
+        (actor, verb, subject, reason, Jsonb(dict(details or {}))),
+    )
 
 
 def recorded(database: ControlDatabase, verb: str, subject: str) -> bool:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.rows import class_row
+from psycopg import Cursor
+from psycopg.rows import TupleRow, class_row
 
 from pipeline.consumer import SweepOrder
 from pipeline.control import rejected
 from pipeline.control.database import Connection, ControlDatabase
+from pipeline.control.fences import Hold, held
 from pipeline.domain.sweep import Sweep, Why
 from pipeline.settings import Topic
 
@@ -40,18 +42,54 @@ class Waiting:
 
 
 def passed(database: ControlDatabase, consumer: str, passages: Sequence[Passage]) -> None:
-    """Record passages, and the sweeps themselves where no other bridge has; again: changes nothing."""
+    """Record passages, and the sweeps themselves where no other bridge has; waits for them end. Again: changes nothing."""
     with database.transaction() as connection, connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO sweeps (id, source, table_name, type, merchant, version, why)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [_row(passage.sweep) for passage in passages],
-        )
+        _store(cursor, passages)
         cursor.executemany(
             "INSERT INTO sweep_passages (consumer, sweep, topic, partition, record_offset)"
             " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [(consumer, one.sweep.id, one.topic, one.partition, one.offset) for one in passages],
+            [_place(consumer, one) for one in passages],
         )
+        cursor.executemany(
+            "DELETE FROM sweep_waits WHERE (consumer, topic, partition, record_offset) = (%s, %s, %s, %s)",
+            [(consumer, one.topic, one.partition, one.offset) for one in passages],
+        )
+
+
+def wait(database: ControlDatabase, hold: Hold, passages: Sequence[Passage]) -> None:
+    """The offsets of a partition are committed past these sweeps, which its detached lanes have not reached."""
+    with held(database, hold) as connection, connection.cursor() as cursor:
+        _store(cursor, passages)
+        cursor.executemany(
+            "INSERT INTO sweep_waits (consumer, sweep, topic, partition, record_offset)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [_place(hold.consumer, one) for one in passages],
+        )
+
+
+def waits(database: ControlDatabase, consumer: str, topic: str, partition: int) -> list[tuple[int, Sweep]]:
+    """Sweeps that wait for detached lanes of a partition, each with the offset of its record, by offset."""
+    with database.transaction() as connection:
+        rows = connection.execute(
+            "SELECT record_offset, id, source, table_name, type, merchant, version::text, why"
+            " FROM sweep_waits JOIN sweeps ON sweeps.id = sweep_waits.sweep"
+            " WHERE (consumer, topic, partition) = (%s, %s, %s) ORDER BY record_offset",
+            (consumer, topic, partition),
+        ).fetchall()
+    return [(offset, Sweep(1, "sweep", *sweep)) for offset, *sweep in rows]
+
+
+def _store(cursor: Cursor[TupleRow], passages: Sequence[Passage]) -> None:
+    # Writes a row that is there, too: what `expire` is deleting at this moment is inserted anew.
+    cursor.executemany(
+        "INSERT INTO sweeps (id, source, table_name, type, merchant, version, why)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO UPDATE SET why = sweeps.why",
+        [_row(passage.sweep) for passage in sorted(passages, key=lambda one: one.sweep.id)],
+    )
+
+
+def _place(consumer: str, passage: Passage) -> tuple[str, str, str, int, int]:
+    return consumer, passage.sweep.id, passage.topic, passage.partition, passage.offset
 
 
 def _row(sweep: Sweep) -> tuple[str | int | None, ...]:
@@ -117,16 +155,22 @@ def waiting(database: ControlDatabase, consumer: str, topics: Sequence[Topic]) -
 
 
 def expire(database: ControlDatabase, consumers: Mapping[str, Sequence[Topic]], seconds: float) -> int:
-    """Forget sweeps first seen more than `seconds` ago, save those that one of `consumers` may still run.
+    """Forget sweeps first seen more than `seconds` ago, save those that one of `consumers` may still run or waits for.
 
     A sweep that some partition never passed (a consumer younger than it) can never be run once Kafka has lost its
     records.
     """
     with database.transaction() as connection:
+        old = connection.execute(
+            "SELECT id FROM sweeps WHERE seen_at < clock_timestamp() - make_interval(secs => %s) ORDER BY id FOR UPDATE",
+            (seconds,),
+        ).fetchall()
+        # Asked for once the sweeps are locked: whoever begins to wait for one now stores it anew.
         kept = [order.id for name, topics in consumers.items() for order in _due(connection, name, topics)]
         return connection.execute(
-            "DELETE FROM sweeps WHERE seen_at < clock_timestamp() - make_interval(secs => %s) AND id <> ALL(%s)",
-            (seconds, kept),
+            "DELETE FROM sweeps WHERE id = ANY(%s) AND id <> ALL(%s)"
+            " AND NOT EXISTS (SELECT FROM sweep_waits WHERE sweep = sweeps.id)",
+            ([id_ for (id_,) in old], kept),
         ).rowcount
 
 
