@@ -7,6 +7,8 @@ from is gone and a person must decide".
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class PipelineError(Exception):
     """What went wrong, and a hint what to do about it. Neither ever contains a secret."""
@@ -49,7 +51,11 @@ class FencedError(PipelineError):
 
 
 class PositionLostError(PipelineError):
-    """The position to go on from no longer exists; going on would lose events."""
+    """The position to go on from no longer exists; going on would lose events. ``partitions``: where, if known."""
+
+    def __init__(self, what: str, *, hint: str = "", partitions: Iterable[int] = ()) -> None:
+        super().__init__(what, hint=hint)
+        self.partitions = frozenset(partitions)
 
 
 class EpochLostError(PipelineError):

@@ -148,9 +148,7 @@ class LaneStore(Protocol):
     def epoch(self) -> str:
         """The store's identity, set on first use; another one after it was emptied."""
 
-    def add(
-        self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]
-    ) -> Sequence[Appended]:
+    def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
         """Append events to their lanes; offsets a lane already has are not appended twice.
 
         A lane that is not there is made, of the incarnation ``drawn``, when neither ``previous`` nor ``incarnation`` is

@@ -1,4 +1,4 @@
-"""Which partitions may flow: bounds per lane, for this process, and for the lane store's memory.
+"""Which partitions may flow: bounds for this process, and for the lane store's memory. A lane over its own is detached.
 
 Each bound stops at its mark and lets go at half of it (the store: as soon as it is below), so that flow does not
 flutter. Stopping is pausing partitions; polling goes on, or the group would take them away. Rows of snapshots have a
@@ -60,11 +60,7 @@ class Flow:
         return self._stopped(changes, over) | self._stopped(snapshots, snapshots_over)
 
     def _stopped(self, partitions: Iterable[Partition], over: bool) -> frozenset[int]:
-        return frozenset(
-            partition.number
-            for partition in partitions
-            if over or partition.waiting or partition.still_full(self.lane_bytes // 2)
-        )
+        return frozenset(partition.number for partition in partitions if over or partition.waiting)
 
     def _ask(self, now: float) -> None:
         if now < self._asked_at + _ASK_EVERY:

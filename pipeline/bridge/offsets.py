@@ -2,235 +2,296 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from heapq import heappop, heappush
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
+from pipeline.bridge.aside import Aside
+from pipeline.bridge.belonging import Belonging, key_of
+from pipeline.bridge.detached import Detached, Need
 from pipeline.bridge.doubles import Doubles
-from pipeline.bridge.pending import Lane
-from pipeline.consumer import Rejection
-from pipeline.domain.event import merchant_of_key
-from pipeline.domain.routing import lane_of, merchant_of_lane, partition_of
-from pipeline.domain.sweep import Sweep, decode_sweep
-from pipeline.ports import Append, Record
-
-
-class SweepRecord(NamedTuple):
-    """A sweep where a bridge has read it; ``partition`` is numbered through."""
-
-    partition: int
-    offset: int
-    sweep: Sweep
+from pipeline.bridge.pending import Lane, PendingLanes, grouped
+from pipeline.domain.routing import lane_of, merchant_of_lane
+from pipeline.ports import Append, Appended, DetachedRow, Detachment, News, Record, State, Tenure
 
 
 class Partition:
-    """Everything this bridge knows about one partition since it took it over with `fence` at `committed`.
+    """Everything this bridge knows about one partition since it took it over at `committed`.
 
-    `number` is numbered through topics of so many `partitions`: those beyond hold the rows that snapshots read.
+    `number` is numbered through topics of so many `partitions`: those beyond hold the rows that snapshots read. A lane is
+    fed by the live reader, or it is detached and open (its ``until`` is None): then the live reader passes it over.
     """
 
     def __init__(
-        self, number: int, partitions: int, fence: int, committed: int, doubles: Doubles | None = None
+        self,
+        number: int,
+        partitions: int,
+        tenure: Tenure,
+        committed: int,
+        doubles: Doubles | None = None,
+        rows: Iterable[DetachedRow] = (),
     ) -> None:
         self.number = number
-        self.fence = fence
+        self.tenure = tenure
         self.committed = committed
         self.doubles = doubles or Doubles(committed, {})
         self.position = committed
         self.size = 0
-        self.snapshot = number >= partitions
-        self.strange: list[Rejection] = []
-        self.sweeps: list[SweepRecord] = []
-        self.full: set[bytes] = set()
-        self._partitions = partitions
+        self.belonging = Belonging(number, partitions)
+        self.aside = Aside(number, self.belonging.own_number, snapshot=self.snapshot)
+        self.detached: dict[bytes, Detached] = {}
+        self.feedable: set[bytes] = set()
+        self.needs: dict[bytes, Need] = {}
         self._lanes: dict[bytes, Lane] = {}
-        self._pending: dict[bytes, Lane] = {}
+        self._pending = PendingLanes()
         self._unsent: dict[bytes, Lane] = {}
-        self._heads: list[tuple[int, bytes]] = []
+        self._unsynced: dict[bytes, Detached] = {}
+        for row in rows:
+            self._add_detached(row)
+
+    @property
+    def snapshot(self) -> bool:
+        """True when it holds rows that snapshots read."""
+        return self.belonging.snapshot
 
     @property
     def pending_lanes(self) -> int:
-        """Lanes with events that no sink has accepted yet."""
+        """Lanes with events that no sink has accepted yet, without those that are detached."""
         return len(self._pending)
 
     @property
     def waiting(self) -> bool:
         """True while something read is neither in its lane nor set aside."""
-        return bool(self._unsent or self.strange)
+        return bool(self._unsent or self.aside.strange)
 
-    def restarted(self) -> Partition:
-        """The same partition, knowing nothing but the committed position."""
-        doubles = self.doubles.at(self.committed)
-        return Partition(self.number, self._partitions, self.fence, self.committed, doubles)
+    # Reading
 
     def receive(self, records: Sequence[Record], now: float, lane_bytes: int) -> None:
         """Take the next records, by merchant; what belongs to no lane waits to be set aside, doubles go.
 
-        Sweeps wait for everything before them.
+        A lane that has more than `lane_bytes` pending needs to be detached.
         """
-        groups: dict[bytes | None, tuple[list[int], list[bytes | None]]] = {}
-        for record in self.doubles.without(records):
-            group = groups.get(record.key)
-            if group is None:
-                group = groups[record.key] = ([], [])
-            group[0].append(record.offset)
-            group[1].append(record.value)
-        for key, (offsets, values) in groups.items():
-            self._distribute(key, offsets, values, now, lane_bytes)
+        for key, (offsets, values) in grouped(self.doubles.without(records)).items():
+            if key is None:
+                self.aside.take(offsets, values)
+            elif not self._passes_over(key):
+                self._distribute(key, offsets, values, now, lane_bytes)
         self.position = records[-1].offset + 1
 
+    def _passes_over(self, key: bytes) -> bool:
+        detached = self.detached.get(key)
+        return detached is not None and detached.until is None
+
     def _distribute(
-        self, key: bytes | None, offsets: list[int], values: list[bytes | None], now: float, lane_bytes: int
+        self, key: bytes, offsets: list[int], values: list[bytes | None], now: float, lane_bytes: int
     ) -> None:
-        if key is None:
-            self._take_controls(offsets, values)
-            return
         lane = self._lane(key)
         if lane is None:
-            self._set_aside(offsets, values, self._strangeness(key))
+            self.aside.put(offsets, values, self.belonging.strangeness(key))
             return
+        present = self._enter(lane, key, offsets, values, now)
+        if present and self._size_of(key, lane) > lane_bytes:
+            self.needs.setdefault(key, Need(f"more than {lane_bytes} bytes waited"))
+
+    def _enter(
+        self, lane: Lane, key: bytes, offsets: list[int], values: list[bytes | None], now: float
+    ) -> bool:
+        """Append records to a lane, those without value aside; True when there was one to append."""
         if None in values:
-            offsets, values = self._without_empty(merchant_of_lane(lane.name), offsets, values)
+            offsets, values = self.aside.without_empty(merchant_of_lane(lane.name), offsets, values)
         present = [value for value in values if value is not None]
-        if present:
-            self._enter(key, lane, offsets, present, now)
-            if lane.size > lane_bytes:
-                self.full.add(key)
-
-    def _take_controls(self, offsets: list[int], values: list[bytes | None]) -> None:
-        for offset, value in zip(offsets, values, strict=True):
-            sweep = decode_sweep(value)
-            if sweep is None:
-                self._set_aside([offset], [value], "a record without key")
-            else:
-                self.sweeps.append(SweepRecord(self.number, offset, sweep))
-
-    def _enter(self, key: bytes, lane: Lane, offsets: list[int], values: list[bytes], now: float) -> None:
+        if not present:
+            return False
         idle, before = not lane.chunks, lane.size
-        lane.receive(offsets, values, now)
+        lane.receive(offsets, present, now)
         self.size += lane.size - before
         self._unsent[key] = lane
-        if idle:
-            self._pending[key] = lane
-            heappush(self._heads, (offsets[0], key))
+        if idle and not self._passes_over(key):
+            self._pending.enter(key, lane)
+        return True
 
-    def _without_empty(
-        self, merchant: str, offsets: list[int], values: list[bytes | None]
-    ) -> tuple[list[int], list[bytes | None]]:
-        pairs = list(zip(offsets, values, strict=True))
-        empty = [offset for offset, value in pairs if value is None]
-        self._set_aside(empty, [None] * len(empty), "a record without value", merchant)
-        kept = [(offset, value) for offset, value in pairs if value is not None]
-        return [offset for offset, _ in kept], [value for _, value in kept]
+    def _size_of(self, key: bytes, lane: Lane) -> int:
+        detached = self.detached.get(key)
+        return lane.size + (detached.lane.size if detached else 0)
 
     def _lane(self, key: bytes) -> Lane | None:
         lane = self._lanes.get(key)
         if lane is None:
-            merchant = merchant_of_key(key)
-            if merchant is None or partition_of(merchant, self._partitions) != self._own_number:
+            name = self.belonging.lane(key)
+            if name is None:
                 return None
-            lane = self._lanes[key] = Lane(lane_of(merchant, snapshot=self.snapshot))
+            lane = self._lanes[key] = Lane(name)
         return lane
 
-    @property
-    def _own_number(self) -> int:
-        """The partition's number within its topic."""
-        return self.number % self._partitions
+    # Appending
 
-    def _strangeness(self, key: bytes) -> str:
-        merchant = merchant_of_key(key)
-        if merchant is None:
-            return f"the key {key[:70]!r} is no merchant id"
-        right = partition_of(merchant, self._partitions)
-        return f'merchant "{merchant}" belongs to partition {right}, not {self._own_number}'
-
-    def _set_aside(
-        self, offsets: Sequence[int], values: Sequence[bytes | None], reason: str, merchant: str = ""
-    ) -> None:
-        self.strange += [
-            Rejection(merchant, self._own_number, offset, reason, value or b"", snapshot=self.snapshot)
-            for offset, value in zip(offsets, values, strict=True)
-        ]
-
-    def appends(self) -> Iterator[Append]:
-        """What waits to be appended: one part per lane."""
-        for lane in self._unsent.values():
+    def appends(self, *, fed: bool = False) -> Iterator[Append]:
+        """What the live reader has read, or the cursors if `fed`: one part per lane, save for lanes to be detached first."""
+        for key, lane in self._unsent.items():
+            if key in self.needs or self._passes_over(key) is not fed:
+                continue
             chunk = lane.unsent
             assert chunk is not None  # _unsent holds exactly the lanes that have one
-            yield Append(lane.name, self.number, lane.previous, chunk.offsets, chunk.values)
+            yield Append(lane.name, self.number, lane.previous, chunk.offsets, chunk.values, lane.incarnation)
 
-    def appended(self, lane: str, enqueued: int, now: float) -> None:
-        """That lane has answered: it holds everything received for it, and ends at `enqueued`."""
-        key = _key(lane)
-        self._unsent.pop(key, None)
-        self._lanes[key].appended(enqueued, now)
-
-    def accept(self, name: str, offset: int) -> None:
-        """The sink has accepted that lane up to `offset`."""
-        key = _key(name)
-        lane = self._pending.get(key)
+    def answered(self, reply: Appended, now: float) -> None:
+        """A lane has answered: it holds everything read for it, or it is damaged, or parked."""
+        key = key_of(reply.lane)
+        if reply.damaged:
+            self.needs.setdefault(key, Need("damaged: what the lane store has of it does not fit"))
+            return
+        lane = self._fed(key)
         if lane is None:
             return
-        before = lane.head
-        self.size -= lane.accept(offset)
-        head = lane.head
-        if head is None:
-            del self._pending[key]
-        elif head != before:
-            heappush(self._heads, (head, key))
+        self._unsent.pop(key, None)
+        lane.incarnation = reply.incarnation
+        lane.appended(reply.enqueued, now)
+        self.accept(News(reply.lane, reply.incarnation, reply.acknowledged, reply.parked))
+
+    def _fed(self, key: bytes) -> Lane | None:
+        """The lane that is appended to: a cursor's, or the live reader's."""
+        return self.detached[key].lane if self._passes_over(key) else self._lanes.get(key)
+
+    def accept(self, news: News) -> None:
+        """The sink has accepted a lane up to there. What another incarnation says is ignored."""
+        key = key_of(news.lane)
+        fed = self._fed(key)
+        if fed is None or fed.incarnation != news.incarnation:
+            return
+        detached = self.detached.get(key)
+        if detached is not None:
+            self.size -= detached.accept(news.acknowledged)
+        self.size -= self._pending.accept(key, news.acknowledged)
+        if news.parked is not None:
+            self.needs[key] = Need(news.parked, "parked")
+
+    # How far everything is done
 
     def smallest_pending(self) -> int | None:
-        """The smallest offset that is not done: no sink has accepted it, or it is not set aside, or a sweep not passed."""
-        controls = [record.offset for record in self.sweeps[:1]]
-        events = self._smallest_event()
-        return min(controls if events is None else [events, *controls], default=None)
+        """The smallest offset that is not done: no sink has accepted it, it is not set aside, it is a sweep not passed.
 
-    def reached(self) -> list[SweepRecord]:
-        """Sweeps before which everything is accepted or set aside."""
-        if not self.sweeps:
-            return []
-        events = self._smallest_event()
-        return [record for record in self.sweeps if events is None or record.offset < events]
-
-    def passed(self, records: Sequence[SweepRecord]) -> None:
-        """That is recorded of these sweeps."""
-        offsets = {record.offset for record in records if record.partition == self.number}
-        self.sweeps = [record for record in self.sweeps if record.offset not in offsets]
+        Detached lanes do not count: their rows say what of them is not done.
+        """
+        found = [
+            offset for offset in (self._smallest_event(), self.aside.smallest_control()) if offset is not None
+        ]
+        return min(found, default=None)
 
     def _smallest_event(self) -> int | None:
-        heads = self._heads
-        while heads and not self._is_head(*heads[0]):
-            heappop(heads)
-        smallest = [heads[0][0]] if heads else []
-        smallest += [rejection.offset for rejection in self.strange]
-        return min(smallest, default=None)
+        smallest = self._pending.smallest()
+        found = [rejection.offset for rejection in self.aside.strange]
+        return min(found if smallest is None else [smallest, *found], default=None)
 
-    def _is_head(self, offset: int, key: bytes) -> bool:
-        lane = self._pending.get(key)
-        return lane is not None and lane.head == offset
-
-    def base_of(self, lane: str) -> int:
-        """The last offset of a lane below which everything is accepted."""
-        head = self._lanes[_key(lane)].head
-        return (self.position if head is None else head) - 1
+    def look_at_sweeps(self) -> None:
+        """See which sweeps may pass: everything before them is done, by the live lanes and by the detached ones."""
+        events = self._smallest_event()
+        live = self.position if events is None else events
+        slowest = min((one.first for one in self.detached.values()), default=None)
+        self.aside.look_at_sweeps(live, slowest)
 
     def overdue(self, now: float, age: float, limit: int) -> list[Append]:
-        """Empty appends for lanes whose oldest pending event is `age` seconds old and that were silent since."""
+        """Empty appends for lanes that were silent for `age` seconds while something of them is pending."""
         appends: list[Append] = []
-        for key, lane in self._pending.items():
-            if max(lane.chunks[0].read_at, lane.answered_at) > now - age or key in self._unsent:
+        for key, lane in self._with_something_pending():
+            if key in self._unsent or key in self.needs or lane.answered_at > now - age:
                 continue
-            appends.append(Append(lane.name, self.number, lane.previous, (), ()))
+            if lane.chunks and lane.chunks[0].read_at > now - age:
+                continue
+            appends.append(Append(lane.name, self.number, lane.previous, (), (), lane.incarnation))
             if len(appends) == limit:
                 break
         return appends
 
-    def still_full(self, low: int) -> bool:
-        """True while a lane that went over its budget holds more than `low` bytes."""
-        self.full = {key for key in self.full if self._lanes[key].size > low}
-        return bool(self.full)
+    def _with_something_pending(self) -> Iterator[tuple[bytes, Lane]]:
+        yield from self._pending.items()
+        for key, detached in self.detached.items():
+            previous = detached.lane.previous
+            if (
+                key not in self._pending
+                and detached.synced
+                and previous is not None
+                and detached.first <= previous
+            ):
+                lane = self._fed(key)
+                if lane is not None:
+                    yield key, lane
 
+    # Detaching
 
-def _key(lane: str) -> bytes:
-    """The records' key of a lane."""
-    return merchant_of_lane(lane).encode()
+    def slow(self, now: float, age: float, behind: int) -> None:
+        """Lanes whose oldest event waits for `age` seconds and `behind` records need to be detached."""
+        for key, lane in self._pending.items():
+            head = lane.head
+            if head is not None and self.position - head > behind and lane.chunks[0].read_at < now - age:
+                self.needs.setdefault(key, Need(f"its oldest event waited for more than {age:.0f} s"))
+
+    def first_of(self, lane: str) -> int:
+        """The first offset of a lane that is not accepted, or the next one to read."""
+        key = key_of(lane)
+        detached = self.detached.get(key)
+        if detached is not None and not detached.finished:
+            return detached.first
+        head = self._pending.head(key)
+        return self.position if head is None else head
+
+    def state_of(self, lane: str) -> State:
+        """Whether it is fed."""
+        detached = self.detached.get(key_of(lane))
+        return "running" if detached is None else detached.state
+
+    def needed(self, limit: int) -> list[Detachment]:
+        """What has to be written for lanes that are to be detached."""
+        return [self._detachment(key, need) for key, need in list(self.needs.items())[:limit]]
+
+    def _detachment(self, key: bytes, need: Need) -> Detachment:
+        lane = lane_of(key.decode(), snapshot=self.snapshot)
+        state = self.state_of(lane)
+        if need.state is not None and state == "running":
+            state = need.state
+        return Detachment(lane, self.first_of(lane), state, need.reason)
+
+    def detach(self, written: Detachment, incarnation: int) -> None:
+        """That is written: forget the lane as it was."""
+        key = key_of(written.lane)
+        self.needs.pop(key, None)
+        self._unsent.pop(key, None)
+        for lane in (self._lanes.pop(key, None), self.detached[key].lane if key in self.detached else None):
+            self.size -= 0 if lane is None else lane.size
+        self._pending.forget(key)
+        self._add_detached(
+            DetachedRow(written.lane, written.first, None, incarnation, written.state, written.reason)
+        )
+
+    def _add_detached(self, row: DetachedRow) -> None:
+        key = key_of(row.lane)
+        self.detached[key] = self._unsynced[key] = Detached.of(row)
+        self.feedable.discard(key)
+        if row.state == "running":
+            self.feedable.add(key)
+
+    def unsynced(self, limit: int) -> list[Detached]:
+        """Detached lanes of whose incarnation the lane store has not been told."""
+        return [lane for key, lane in self._unsynced.items() if key not in self.needs][:limit]
+
+    def synced(self, reply: Appended, now: float) -> None:
+        """The lane store has answered a reset: a cursor may feed the lane from there."""
+        key = key_of(reply.lane)
+        self.answered(reply, now)
+        if not reply.damaged:
+            self.detached[key].synced = True
+            del self._unsynced[key]
+
+    def feed(self, key: bytes, offsets: list[int], values: list[bytes | None], now: float) -> None:
+        """Records of a detached lane, read by a cursor."""
+        self._enter(self.detached[key].lane, key, offsets, values, now)
+
+    def unsent(self, key: bytes) -> bool:
+        """True while something read of that lane is not in it."""
+        return key in self._unsent
+
+    def hand_over(self, key: bytes, until: int) -> None:
+        """From here on the live reader feeds that lane; it has read everything below."""
+        self._lanes[key] = self.detached[key].hand_over(until)
+        self.feedable.discard(key)
+
+    def close(self, key: bytes) -> None:
+        """That lane is like any other again."""
+        del self.detached[key]

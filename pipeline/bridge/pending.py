@@ -9,8 +9,13 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import MutableSequence
+from collections.abc import ItemsView, Iterable, Mapping, MutableSequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
+
+from pipeline.ports import Record
+
+Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
 
 @dataclass(slots=True)
@@ -52,7 +57,7 @@ class Chunk:
 class Lane:
     """One merchant's lane as this bridge knows it, under its name in the store.
 
-    ``previous`` is the last offset in it, None when unknown; ``size`` the bytes of its pending events. ``unsent`` is
+    ``previous`` is the last offset in it and ``incarnation`` which lane of that name it is, None when unknown; ``size`` the bytes of its pending events. ``unsent`` is
     the newest chunk; it has left ``chunks`` when the reply to its append was lost and the sink already accepted it.
     """
 
@@ -62,6 +67,7 @@ class Lane:
     unsent: Chunk | None = None
     size: int = 0
     answered_at: float = 0.0
+    incarnation: int | None = None
 
     @property
     def head(self) -> int | None:
@@ -97,3 +103,69 @@ class Lane:
             freed += self.chunks[0].accept(offset)
         self.size -= freed
         return freed
+
+
+class PendingLanes:
+    """Lanes by their records' key that have events which no sink has accepted, and the smallest offset of all."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[bytes, Lane] = {}
+        self._heads: list[tuple[int, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._lanes
+
+    def items(self) -> ItemsView[bytes, Lane]:
+        """Every lane."""
+        return self._lanes.items()
+
+    def enter(self, key: bytes, lane: Lane) -> None:
+        """A lane that had nothing pending has something."""
+        assert lane.head is not None  # it has just received records
+        self._lanes[key] = lane
+        heappush(self._heads, (lane.head, key))
+
+    def forget(self, key: bytes) -> None:
+        """Nothing of that lane is pending here."""
+        self._lanes.pop(key, None)
+
+    def accept(self, key: bytes, offset: int) -> int:
+        """The sink has accepted that lane up to `offset`; returns the bytes this frees."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            return 0
+        before = lane.head
+        freed = lane.accept(offset)
+        head = lane.head
+        if head is None:
+            del self._lanes[key]
+        elif head != before:
+            heappush(self._heads, (head, key))
+        return freed
+
+    def head(self, key: bytes) -> int | None:
+        """The smallest pending offset of that lane."""
+        lane = self._lanes.get(key)
+        return None if lane is None else lane.head
+
+    def smallest(self) -> int | None:
+        """The smallest of all, or None when nothing is pending."""
+        heads = self._heads
+        while heads and self.head(heads[0][1]) != heads[0][0]:
+            heappop(heads)
+        return heads[0][0] if heads else None
+
+
+def grouped(records: Iterable[Record]) -> Groups:
+    """Records by their key, each key's offsets and values in order."""
+    groups: dict[bytes | None, tuple[list[int], list[bytes | None]]] = {}
+    for record in records:
+        group = groups.get(record.key)
+        if group is None:
+            group = groups[record.key] = ([], [])
+        group[0].append(record.offset)
+        group[1].append(record.value)
+    return groups

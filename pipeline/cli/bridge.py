@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 
 import click
 import structlog
@@ -14,6 +15,7 @@ from pipeline.bridge.backpressure import Flow, store_pressure
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.consumer import GroupMember
 from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.reread import TopicRereader
 from pipeline.bridge.start import ensure_started, group_of
 from pipeline.bridge.topics import Topics
 from pipeline.control.database import ControlDatabase, require_migrated
@@ -24,6 +26,7 @@ from pipeline.telemetry import Heartbeat, configure_logging
 
 # In the lanes of this process's partitions; what it keeps itself is offsets.
 PENDING_BYTES, SNAPSHOT_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
+CURSORS = 2  # per partition; each has a client of its own
 
 
 @click.command()
@@ -54,31 +57,44 @@ def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
         group_of(settings, consumer),
         security=settings.environment.kafka_security,
     )
-    dispatcher = _dispatcher(settings, consumer, database, client, member)
+    readers = [
+        TopicRereader(
+            settings.environment.kafka_bootstrap_servers,
+            Topics.of(settings, consumer),
+            security=settings.environment.kafka_security,
+        )
+        for _ in range(CURSORS)
+    ]
+    dispatcher = _dispatcher(settings, consumer, database, client, member, readers)
     heartbeat = Heartbeat(client, settings.deployment, f"bridge-{consumer}", dispatcher.metrics).start()
     structlog.get_logger().info("bridge runs", consumer=consumer, group=group_of(settings, consumer))
     try:
         dispatcher.run(stop)
     finally:
         member.close()
+        for reader in readers:
+            reader.close()
         heartbeat.stop()
         client.close()
         database.close()
 
 
 def _dispatcher(
-    settings: Settings, consumer: str, database: ControlDatabase, client: Redis, member: GroupMember
+    settings: Settings,
+    consumer: str,
+    database: ControlDatabase,
+    client: Redis,
+    member: GroupMember,
+    readers: Sequence[TopicRereader],
 ) -> Dispatcher:
     topics, limits = Topics.of(settings, consumer), settings.consumer(consumer)
-    books = Bookkeeping(database, consumer, topics)
     return Dispatcher(
         member,
         member,
         RedisLaneStore(client, namespace_of(settings.deployment, consumer), TurnLimits.of(limits)),
+        Bookkeeping(database, consumer, topics),
+        readers,
         partitions=topics.partitions,
-        draw_fences=books.draw_fences,
-        set_aside=books.set_aside,
-        pass_sweeps=books.pass_sweeps,
         flow=Flow(
             lane_bytes=limits.lane_bytes,
             pending_bytes=PENDING_BYTES,

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.bridge.offsets import Partition
+from pipeline.ports import Appended, News, Tenure
 from tests.fakes.kafka import MemoryRecord
 
 MERCHANTS = ("6", "7", "acme")
@@ -17,9 +18,10 @@ steps = st.lists(st.one_of(polls, acknowledgements, st.just("append")), max_size
 def test_the_watermark_and_the_bytes_are_those_of_what_is_pending(
     steps: list[list[str | None] | tuple[str, int] | str],
 ) -> None:
-    subject = Partition(0, 1, fence=1, committed=0)
+    subject = Partition(0, 1, Tenure(1, 3), committed=0)
     pending: dict[str, set[int]] = {merchant: set() for merchant in MERCHANTS}
     strange: set[int] = set()
+    answered: set[str] = set()
     offset = 0
     for step in steps:
         if isinstance(step, list):
@@ -32,12 +34,14 @@ def test_the_watermark_and_the_bytes_are_those_of_what_is_pending(
             offset += len(step)
         elif isinstance(step, tuple):
             merchant, accepted = step[0], min(step[1], offset - 1)
-            subject.accept(merchant, accepted)
-            pending[merchant] = {one for one in pending[merchant] if one > accepted}
+            if merchant in answered:  # else: which incarnation it is is not known yet
+                subject.accept(News(merchant, 3, accepted))
+                pending[merchant] = {one for one in pending[merchant] if one > accepted}
         else:
             for part in list(subject.appends()):
-                subject.appended(part.lane, part.offsets[-1], 0.0)
-            subject.strange, strange = [], set()
+                subject.answered(Appended(part.lane, 0, part.offsets[-1], -1, 3), 0.0)
+                answered.add(part.lane)
+            subject.aside.strange, strange = [], set()
         waiting = strange.union(*pending.values())
         assert subject.smallest_pending() == min(waiting, default=None)
         assert subject.size == 3 * sum(map(len, pending.values()))

@@ -3,6 +3,7 @@
 from pipeline.bridge.backpressure import SNAPSHOT_STORE_LIMIT, STORE_LIMIT, Flow
 from pipeline.bridge.offsets import Partition
 from pipeline.errors import TransientError
+from pipeline.ports import Appended, News, Tenure
 from tests.fakes.kafka import MemoryRecord
 
 NONE, BOTH = frozenset[int](), frozenset({0, 1})
@@ -34,31 +35,19 @@ def flow(
 
 
 def partitions() -> list[Partition]:
-    return [Partition(number, 2, fence=1, committed=0) for number in range(2)]
+    return [Partition(number, 2, Tenure(1, 3), committed=0) for number in range(2)]
 
 
 def snapshots() -> Partition:
     """The partition of snapshot rows beside partition 0."""
-    return Partition(2, 2, fence=1, committed=0)
+    return Partition(2, 2, Tenure(1, 3), committed=0)
 
 
 def fill(subject: Partition, offset: int, size: int, limit: int) -> None:
     """One more appended event of merchant 6, which belongs to partition 0 of two."""
     subject.receive([MemoryRecord(offset, b"6", b"x" * size)], 0.0, limit)
     for append in list(subject.appends()):
-        subject.appended(append.lane, offset, 0.0)
-
-
-def test_a_full_lane_pauses_its_partition_alone_until_half() -> None:
-    held, subject = partitions(), flow(Store())
-    fill(held[0], 0, 60, subject.lane_bytes)
-    assert subject.paused(held, 0.0) == NONE
-    fill(held[0], 1, 60, subject.lane_bytes)
-    assert subject.paused(held, 0.0) == {0}
-    held[0].accept("6", 0)
-    assert subject.paused(held, 0.0) == {0}
-    held[0].accept("6", 1)
-    assert subject.paused(held, 0.0) == NONE
+        subject.answered(Appended(append.lane, subject.number, offset, -1, 3), 0.0)
 
 
 def test_what_could_not_be_appended_pauses_its_partition() -> None:
@@ -72,9 +61,9 @@ def test_too_much_pending_in_all_pauses_everything_until_half() -> None:
     fill(held[0], 0, 600, subject.lane_bytes)
     fill(held[0], 1, 600, subject.lane_bytes)
     assert subject.paused(held, 0.0) == BOTH
-    held[0].accept("6", 0)
+    held[0].accept(News("6", 3, 0))
     assert subject.paused(held, 0.0) == BOTH
-    held[0].accept("6", 1)
+    held[0].accept(News("6", 3, 1))
     assert subject.paused(held, 0.0) == NONE
 
 
@@ -106,9 +95,9 @@ def test_rows_of_snapshots_have_a_budget_of_their_own_and_take_none_from_changes
     assert subject.paused([*held, rows], 0.0) == NONE
     fill(rows, 1, 300, subject.lane_bytes)
     assert subject.paused([*held, rows], 0.0) == {2}
-    rows.accept("s.6", 0)
+    rows.accept(News("s.6", 3, 0))
     assert subject.paused([*held, rows], 0.0) == {2}
-    rows.accept("s.6", 1)
+    rows.accept(News("s.6", 3, 1))
     assert subject.paused([*held, rows], 0.0) == NONE
 
 

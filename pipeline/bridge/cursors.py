@@ -1,0 +1,169 @@
+"""Cursors: what detached lanes have missed is read again, beside the live reader, and fed to them until they meet it.
+
+A cursor reads one partition once, forward, for every lane that it can serve: those that want feeding and need nothing
+before it. It never goes back; a lane behind it, or one that was full meanwhile, waits for the next cursor. Each reader
+holds at most one cursor per partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from pipeline.bridge.detached import Need
+from pipeline.bridge.offsets import Partition
+from pipeline.bridge.pending import grouped
+from pipeline.errors import PositionLostError
+from pipeline.ports import Record, Rereader
+
+_NEAR, _PATIENCE = (
+    2000,
+    0.02,
+)  # records behind the live reader from which a cursor waits for its next ones, and how long
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Cursor:
+    """One pass over a partition; ``position`` is the next record it looks at."""
+
+    partition: Partition
+    position: int
+    served: set[bytes] = field(default_factory=set)
+    reading: bool = False
+
+    @property
+    def behind(self) -> int:
+        """Records up to the live reader."""
+        return max(0, self.partition.position - self.position)
+
+
+class Cursors:
+    """The cursors of one bridge, as many per partition as it has `readers`."""
+
+    def __init__(self, readers: Sequence[Rereader], lane_bytes: int) -> None:
+        self._slots: list[tuple[Rereader, dict[int, Cursor]]] = [(reader, {}) for reader in readers]
+        self._lane_bytes = lane_bytes
+
+    @property
+    def running(self) -> list[Cursor]:
+        """Every cursor there is."""
+        return [cursor for _, cursors in self._slots for cursor in cursors.values()]
+
+    def read(self, held: Mapping[int, Partition], stopped: frozenset[int], now: float) -> None:
+        """Read on, in all partitions but those `stopped`, and give each lane what is its own."""
+        for reader, cursors in self._slots:
+            self._drop(reader, cursors, held)
+        for partition in held.values():
+            if partition.detached:
+                self._choose(partition)
+        for reader, cursors in self._slots:
+            if cursors:
+                self._read(reader, cursors, stopped, now)
+
+    def met(self) -> list[tuple[Partition, dict[bytes, int]]]:
+        """Lanes that have all that the live reader has passed over, and from where on it feeds them."""
+        found = []
+        for cursor in self.running:
+            partition = cursor.partition
+            ready = (
+                [key for key in cursor.served if self._may_go(partition, key)] if not cursor.behind else []
+            )
+            if ready:
+                found.append((partition, dict.fromkeys(ready, partition.position)))
+        return found
+
+    def _may_go(self, partition: Partition, key: bytes) -> bool:
+        lane = partition.detached.get(key)
+        if lane is None or partition.unsent(key) or key in partition.needs:
+            return False
+        return lane.wants_feeding(self._lane_bytes) and lane.lane.size <= self._lane_bytes // 2
+
+    @staticmethod
+    def _drop(reader: Rereader, cursors: dict[int, Cursor], held: Mapping[int, Partition]) -> None:
+        for number, cursor in list(cursors.items()):
+            if held.get(number) is not cursor.partition or not cursor.partition.detached:
+                reader.drop(number)
+                del cursors[number]
+
+    def _choose(self, partition: Partition) -> None:
+        """Decide which lanes each cursor of the partition serves; begin one where lanes are left over."""
+        left = {
+            key: partition.detached[key].need
+            for key in partition.feedable
+            if key not in partition.needs and partition.detached[key].wants_feeding(self._lane_bytes)
+        }
+        idle = []
+        for reader, cursors in self._slots:
+            cursor = cursors.get(partition.number)
+            if cursor is None or not (cursor.served & left.keys()):
+                idle.append((reader, cursors))
+                continue
+            cursor.served = {key for key in left if key in cursor.served or left[key] >= cursor.position}
+            left = {key: need for key, need in left.items() if key not in cursor.served}
+        for reader, cursors in idle:
+            self._begin(reader, cursors, partition, left)
+            left = {}
+
+    @staticmethod
+    def _begin(
+        reader: Rereader, cursors: dict[int, Cursor], partition: Partition, needs: Mapping[bytes, int]
+    ) -> None:
+        if partition.number in cursors:
+            reader.drop(partition.number)
+            del cursors[partition.number]
+        if needs:
+            cursors[partition.number] = Cursor(partition, min(needs.values()), set(needs))
+
+    def _read(
+        self, reader: Rereader, cursors: Mapping[int, Cursor], stopped: frozenset[int], now: float
+    ) -> None:
+        going = {number: cursor for number, cursor in cursors.items() if self._goes_on(cursor, stopped)}
+        try:
+            for number, cursor in going.items():
+                if not cursor.reading:
+                    reader.seek(number, cursor.position)
+                    cursor.reading = True
+            reader.pause(frozenset(number for number in cursors if number not in going))
+            if not going:
+                return
+            near = any(cursor.behind <= _NEAR for cursor in going.values())
+            for number, records in reader.poll(_PATIENCE if near else 0.0).items():
+                self._take(reader, cursors[number], records, now)
+        except PositionLostError as error:
+            self._lose(reader, cursors, error)
+
+    @staticmethod
+    def _goes_on(cursor: Cursor, stopped: frozenset[int]) -> bool:
+        partition = cursor.partition
+        if partition.number in stopped or not cursor.behind:
+            return False
+        return not any(partition.unsent(key) for key in cursor.served)
+
+    @staticmethod
+    def _take(reader: Rereader, cursor: Cursor, records: Sequence[Record], now: float) -> None:
+        """Give lanes their records up to the live reader's position: beyond it they are its own."""
+        partition = cursor.partition
+        below = [record for record in records if record.offset < partition.position]
+        for key, (offsets, values) in grouped(below).items():
+            if key is not None and key in cursor.served:
+                first = next((n for n, at in enumerate(offsets) if at >= partition.detached[key].need), None)
+                if first is not None:
+                    partition.feed(key, offsets[first:], values[first:], now)
+        if len(below) < len(records):
+            cursor.position, cursor.reading = partition.position, False
+        else:
+            cursor.position = min(reader.position(partition.number), partition.position)
+
+    @staticmethod
+    def _lose(reader: Rereader, cursors: Mapping[int, Cursor], error: PositionLostError) -> None:
+        """Nothing is passed over silently: the lanes stop, and a person decides."""
+        for cursor in [one for one in cursors.values() if one.partition.number in error.partitions]:
+            _log.error("records of detached lanes passed retention", lost=error.what)
+            for key in cursor.served:
+                if cursor.partition.detached[key].need <= cursor.position:
+                    cursor.partition.needs[key] = Need(f"{error.what}: rewind and snapshot", "parked")
+            cursor.served.clear()
