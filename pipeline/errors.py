@@ -7,7 +7,7 @@ from is gone and a person must decide".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 
 class PipelineError(Exception):
@@ -51,11 +51,14 @@ class FencedError(PipelineError):
 
 
 class PositionLostError(PipelineError):
-    """The position to go on from no longer exists; going on would lose events. ``partitions``: where, if known."""
+    """The position to go on from no longer exists; going on would lose events.
 
-    def __init__(self, what: str, *, hint: str = "", partitions: Iterable[int] = ()) -> None:
+    `first`: the first offset that is left of each partition concerned, as far as that is known.
+    """
+
+    def __init__(self, what: str, *, hint: str = "", first: Mapping[int, int] | None = None) -> None:
         super().__init__(what, hint=hint)
-        self.partitions = frozenset(partitions)
+        self.first = first or {}
 
 
 class EpochLostError(PipelineError):

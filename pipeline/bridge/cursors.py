@@ -134,7 +134,7 @@ class Cursors:
             for number, records in reader.poll(_PATIENCE if near else 0.0).items():
                 self._take(reader, cursors[number], records, now)
         except PositionLostError as error:
-            self._lose(reader, cursors, error)
+            self._lose(cursors, error)
 
     @staticmethod
     def _goes_on(cursor: Cursor, stopped: frozenset[int]) -> bool:
@@ -159,11 +159,13 @@ class Cursors:
             cursor.position = min(reader.position(partition.number), partition.position)
 
     @staticmethod
-    def _lose(reader: Rereader, cursors: Mapping[int, Cursor], error: PositionLostError) -> None:
+    def _lose(cursors: Mapping[int, Cursor], error: PositionLostError) -> None:
         """Nothing is passed over silently: the lanes stop, and a person decides."""
-        for cursor in [one for one in cursors.values() if one.partition.number in error.partitions]:
-            _log.error("records of detached lanes passed retention", lost=error.what)
+        _log.error("records of detached lanes passed retention", lost=error.what)
+        for cursor, first in [(cursors[n], at) for n, at in error.first.items() if n in cursors]:
+            cursor.position, cursor.reading = max(cursor.position, first), False
             for key in cursor.served:
-                if cursor.partition.detached[key].need <= cursor.position:
-                    cursor.partition.needs[key] = Need(f"{error.what}: rewind and snapshot", "parked")
-            cursor.served.clear()
+                need = cursor.partition.detached[key].need
+                if need < first:
+                    reason = f"offsets {need} to {first - 1} passed retention before they were accepted"
+                    cursor.partition.needs[key] = Need(reason, "parked")
