@@ -96,14 +96,24 @@ class Cursors:
             for key in partition.feedable
             if key not in partition.needs and partition.detached[key].wants_feeding(self._lane_bytes)
         }
-        idle = []
-        for reader, cursors in self._slots:
-            cursor = cursors.get(partition.number)
+        idle, arrived = [], []
+        for slot in self._slots:
+            cursor = slot[1].get(partition.number)
             if cursor is None or not (cursor.served & left.keys()):
-                idle.append((reader, cursors))
+                idle.append(slot)
                 continue
             cursor.served = {key for key in left if key in cursor.served or left[key] >= cursor.position}
-            left = {key: need for key, need in left.items() if key not in cursor.served}
+            if cursor.behind:
+                left = {key: need for key, need in left.items() if key not in cursor.served}
+            else:
+                arrived.append((slot, cursor))
+        for slot, cursor in arrived:
+            others = {key: need for key, need in left.items() if key not in cursor.served}
+            if idle or all(need >= cursor.position for need in others.values()):
+                left = others
+            else:  # a new one begins here for those behind, and takes its lanes along
+                idle.append(slot)
+                left = others | dict.fromkeys(cursor.served, cursor.position)
         for reader, cursors in idle:
             self._begin(reader, cursors, partition, left)
             left = {}

@@ -146,3 +146,45 @@ class MemoryMember:
     def _answer(self) -> None:
         if not self.kafka.available:
             raise TransientError("kafka: switched off")
+
+
+@dataclass(eq=False)
+class MemoryRereader:
+    """A Rereader of the same topics. A poll brings at most `most` records a partition."""
+
+    kafka: MemoryKafka
+    most: int = 1000
+    _positions: dict[int, int] = field(default_factory=dict)
+    _paused: frozenset[int] = frozenset()
+
+    def seek(self, partition: int, offset: int) -> None:
+        """See Rereader."""
+        self._positions[partition] = offset
+
+    def pause(self, partitions: frozenset[int]) -> None:
+        """See Rereader."""
+        self._paused = partitions
+
+    def drop(self, partition: int) -> None:
+        """See Rereader."""
+        self._positions.pop(partition, None)
+
+    def position(self, partition: int) -> int:
+        """See Rereader."""
+        return self._positions[partition]
+
+    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+        """See Rereader."""
+        flowing = sorted(self._positions.keys() - self._paused)
+        if flowing and not self.kafka.available:
+            raise TransientError("kafka: switched off")
+        begin = self.kafka.begin
+        if lost := {p: begin[p] for p in flowing if self._positions[p] < begin[p]}:
+            raise PositionLostError(f"partitions {sorted(lost)}: offsets passed retention", first=lost)
+        return {p: batch for p in flowing if (batch := self._read(p))}
+
+    def _read(self, partition: int) -> Sequence[Record]:
+        position = self._positions[partition]
+        batch = self.kafka.logs[partition][position : position + self.most]
+        self._positions[partition] += len(batch)
+        return batch
