@@ -154,7 +154,7 @@ class Consumer(_Section):
 
     A turn takes the heads of up to ``group`` lanes, at most ``turn_events`` events and ``turn_bytes`` bytes; a lane is
     due when it has ``turn_events`` events or its oldest is ``linger`` old; others that wait go along. A claim ends after ``lease`` unless renewed;
-    renewing stops after ``turn_limit``. A lane holds at most ``lane_bytes`` before its partition is paused.
+    renewing stops after ``turn_limit``. A lane with more than ``lane_bytes`` is detached.
     """
 
     handler: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
