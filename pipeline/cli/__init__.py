@@ -19,6 +19,7 @@ _COMMANDS = {
     "check": "pipeline.cli.check:check",
     "demo": "pipeline.cli.demo:demo",
     "init": "pipeline.cli.init:init",
+    "lanes": "pipeline.cli.lanes:lanes",
     "merchants": "pipeline.cli.merchants:merchants",
     "migrate": "pipeline.cli.migrate:migrate",
     "rejected": "pipeline.cli.rejected:rejected",
