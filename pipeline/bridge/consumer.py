@@ -8,10 +8,11 @@ from threading import Lock
 from typing import Any
 
 import structlog
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
+from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import MEMBERSHIP, READING
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
@@ -96,7 +97,7 @@ class GroupMember:
     def _open(self) -> None:
         self._changes = _Changes(self._topics)
         with translated():
-            self._consumer = KafkaConsumer(**self._options)
+            self._consumer = Client(**self._options)
             self._consumer.subscribe(list(self._topics.names), listener=self._changes)
 
     def poll(self, timeout: float) -> Polled:

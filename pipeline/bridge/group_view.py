@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka import OffsetAndMetadata, TopicPartition
 
+from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.topics import Topics
@@ -28,7 +29,7 @@ class GroupView:
     ) -> None:
         self._topics = topics
         with translated():
-            self._consumer = KafkaConsumer(
+            self._consumer = Client(
                 bootstrap_servers=bootstrap,
                 group_id=group,
                 bootstrap_timeout_ms=ANSWER_MS,

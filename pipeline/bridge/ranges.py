@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
+from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.group_view import ANSWER_MS
@@ -31,7 +32,7 @@ class RangeReader:
     def __init__(self, bootstrap: str, topic: str, security: KafkaSecurity = PLAINTEXT) -> None:
         self.topic = topic
         with translated():
-            self._consumer = KafkaConsumer(
+            self._consumer = Client(
                 bootstrap_servers=bootstrap,
                 bootstrap_timeout_ms=ANSWER_MS,
                 **READING,
