@@ -79,7 +79,10 @@ def detached(
     limit: int = 1000,
 ) -> list[DetachedLane]:
     """Detached lanes of merchants whose id begins so: parked ones first, then paused ones; the longest in their state first."""
-    with database.transaction() as connection, connection.cursor(row_factory=class_row(DetachedLane)) as cursor:
+    with (
+        database.transaction() as connection,
+        connection.cursor(row_factory=class_row(DetachedLane)) as cursor,
+    ):
         return cursor.execute(
             _DETACHED, {"consumer": consumer, "prefix": prefix, "states": list(states), "limit": limit}
         ).fetchall()
@@ -89,7 +92,10 @@ def past_requests(
     database: ControlDatabase, consumer: str, lanes: Sequence[str], limit: int = 10
 ) -> list[PastRequest]:
     """The newest requests about these lanes, open ones among them."""
-    with database.transaction() as connection, connection.cursor(row_factory=class_row(PastRequest)) as cursor:
+    with (
+        database.transaction() as connection,
+        connection.cursor(row_factory=class_row(PastRequest)) as cursor,
+    ):
         return cursor.execute(
             "SELECT id, lane, verb, to_offset AS offset, actor, reason, requested_at, finished_at, refusal"
             " FROM lane_requests WHERE consumer = %s AND lane = ANY(%s) ORDER BY id DESC LIMIT %s",

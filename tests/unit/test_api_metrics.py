@@ -2,8 +2,9 @@
 
 from dataclasses import asdict
 
-from pipeline.api.metrics import COUNTERS, exposition
+from pipeline.api.metrics import COUNTERS, Held, exposition, held_exposition
 from pipeline.capture.watch import Metrics
+from pipeline.control.lane_views import Counts
 from pipeline.telemetry import ProcessState
 from tests.conftest import REPO
 
@@ -41,3 +42,34 @@ def test_what_only_grows_is_a_counter() -> None:
     page = (REPO / "docs" / "metrics.md").read_text()
     assert {name for name in COUNTERS if name.startswith("capture_")} <= told
     assert all(f"`{name.partition('_')[2]}`" in page for name in COUNTERS)
+
+
+def test_what_is_held_is_told_of_every_consumer() -> None:
+    # Mutant: only consumers with detached lanes are told of, so an alarm on the others never ends.
+    held = Held({"search": Counts(12, 3, 1, 2)}, {"warehouse"}, 4)
+    assert held_exposition(held, ["search", "warehouse"]).splitlines() == [
+        "# TYPE pipeline_consumer_paused gauge",
+        'pipeline_consumer_paused{name="search"} 0',
+        'pipeline_consumer_paused{name="warehouse"} 1',
+        "# TYPE pipeline_control_up gauge",
+        "pipeline_control_up 1",
+        "# TYPE pipeline_lanes_detached gauge",
+        'pipeline_lanes_detached{name="search",state="running"} 12',
+        'pipeline_lanes_detached{name="search",state="paused"} 3',
+        'pipeline_lanes_detached{name="search",state="parked"} 1',
+        'pipeline_lanes_detached{name="warehouse",state="running"} 0',
+        'pipeline_lanes_detached{name="warehouse",state="paused"} 0',
+        'pipeline_lanes_detached{name="warehouse",state="parked"} 0',
+        "# TYPE pipeline_lanes_requests gauge",
+        'pipeline_lanes_requests{name="search"} 2',
+        'pipeline_lanes_requests{name="warehouse"} 0',
+        "# TYPE pipeline_merchants_moving gauge",
+        "pipeline_merchants_moving 4",
+    ]
+
+
+def test_without_the_control_database_nothing_is_said_to_be_held_or_free() -> None:
+    assert held_exposition(None, ["search"]).splitlines() == [
+        "# TYPE pipeline_control_up gauge",
+        "pipeline_control_up 0",
+    ]

@@ -1,7 +1,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from pipeline.cli.status import in_words, missing_processes
+from pipeline.cli.status import missing_processes
+from pipeline.cli.status_screen import in_words
 from pipeline.control.snapshots import Snapshot
 from pipeline.settings import Configuration
 from pipeline.telemetry import ProcessState
