@@ -59,11 +59,14 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of one lane: the first `entries` of its list leave it; the rest waits `delay_ms`, counted or not."""
+    """What becomes of one lane: the first `entries` of its list leave it; the rest waits `delay_ms`, counted or not.
+
+    ``park``: the rest waits until a person releases it.
+    """
 
     merchant: str
     entries: int
-    kind: Literal["done", "retry", "unavailable"]
+    kind: Literal["done", "retry", "park", "unavailable"]
     delay_ms: int = 0
     reason: str = ""
 

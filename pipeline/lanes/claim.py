@@ -131,7 +131,8 @@ class Step:
 class FailingLane:
     """A lane whose last turn failed; ``oldest`` is the offset it stands at, None while its list is empty.
 
-    ``partition`` is numbered through; ``snapshot``: the lane holds rows that snapshots read.
+    ``partition`` is numbered through; ``snapshot``: the lane holds rows that snapshots read. ``parked``: it gets no more
+    turns, and its bridge has not yet moved it out of its partition's way.
     """
 
     merchant: str
@@ -140,6 +141,7 @@ class FailingLane:
     reason: str
     oldest: int | None
     snapshot: bool = False
+    parked: bool = False
 
     @property
     def name(self) -> str:

@@ -41,7 +41,7 @@ def _outcomes(finished: Finished) -> Iterator[Argument]:
 
 def _outcome(lane: ClaimedLane, outcome: Outcome) -> Sequence[Argument]:
     first, last = lane.entries[0].offset, lane.entries[max(0, outcome.entries - 1)].offset
-    reason = outcome.reason[:_LONGEST_REASON]
+    reason = outcome.reason[:_LONGEST_REASON] or outcome.kind
     return lane.name, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
 
 

@@ -30,7 +30,7 @@ from pipeline.lanes.claim import (
 )
 from pipeline.lanes.scripts import Argument, call, translated_errors
 from pipeline.lanes.steps import step_arguments, step_of
-from pipeline.ports import Append, Appended
+from pipeline.ports import Append, Appended, News, Tenure
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 _SAMPLE = 10_000
@@ -76,26 +76,35 @@ class RedisLaneStore:
             self._client.set(key, uuid.uuid4().hex, nx=True)
             return cast(bytes, self._client.get(key)).decode()
 
-    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
+    def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
         """Append events to their lanes, a few megabytes per call; a lane is never split between calls."""
         limits = self.limits
-        front: list[Argument] = [epoch, limits.linger, limits.events, len(fences)]
-        front += [number for pair in fences.items() for number in pair]
+        front: list[Argument] = [epoch, limits.linger, limits.events, len(tenures)]
+        front += [number for partition, tenure in tenures.items() for number in (partition, *tenure)]
         answers: list[Appended] = []
         for chunk in _chunks(appends):
             lanes = [argument for append in chunk for argument in _append(append)]
             reply = self._call("add", *front, *lanes)
-            answers += [_appended(append, reply[3 * n : 3 * n + 3]) for n, append in enumerate(chunk)]
+            answers += [
+                _appended(append.lane, append.partition, reply[5 * n : 5 * n + 5])
+                for n, append in enumerate(chunk)
+            ]
         return answers
 
-    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
         """Lanes with news, each with its last acknowledged offset; taking them marks them read."""
         reply = self._call("acknowledged", epoch, partition, limit)
-        return [(name.decode(), offset) for name, offset in zip(reply[::2], reply[1::2], strict=True)]
+        return [
+            News(name.decode(), incarnation, offset, _text(parked))
+            for name, incarnation, offset, parked in zip(*(reply[n::4] for n in range(4)), strict=True)
+        ]
 
-    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
-        """Empty a lane: nothing claimed, everything up to `base` counts as enqueued and acknowledged."""
-        self._call("reset", epoch, partition, fence, lane, base)
+    def reset(
+        self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
+    ) -> Appended:
+        """Make a lane this incarnation, unless it is: empty, unclaimed, everything up to `base` acknowledged."""
+        reply = self._call("reset", epoch, partition, fence, lane, incarnation, base)
+        return _appended(lane, partition, reply)
 
     # The side of those who send tasks
 
@@ -169,7 +178,7 @@ class RedisLaneStore:
         names = [name.decode() for name in found]
         pipe = self._client.pipeline(transaction=False)
         for name in names:
-            pipe.hmget(f"{self.namespace}:lane:{name}", "partition", "failures", "reason")
+            pipe.hmget(f"{self.namespace}:lane:{name}", "partition", "failures", "reason", "parked")
             pipe.lindex(lane_queue(self.namespace, name), 0)
         replies = pipe.execute()
         lanes = zip(names, replies[::2], replies[1::2], strict=True)
@@ -192,7 +201,8 @@ def _append(append: Append) -> list[Argument]:
     previous = "" if append.previous is None else append.previous
     first = append.offsets[0] if append.offsets else ""
     entries = map(encode_entry, append.offsets, append.values)
-    return [append.lane, append.partition, previous, len(append.offsets), first, *entries]
+    incarnation = "" if append.incarnation is None else append.incarnation
+    return [append.lane, append.partition, incarnation, previous, len(append.offsets), first, *entries]
 
 
 def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
@@ -208,13 +218,17 @@ def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
     yield chunk
 
 
-def _appended(append: Append, reply: Sequence[int]) -> Appended:
-    enqueued, acknowledged, damaged = reply
-    return Appended(append.lane, append.partition, enqueued, acknowledged, bool(damaged))
+def _appended(lane: str, partition: int, reply: Sequence[Any]) -> Appended:
+    enqueued, acknowledged, incarnation, damaged, parked = reply
+    return Appended(lane, partition, enqueued, acknowledged, incarnation, bool(damaged), _text(parked))
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode()
 
 
 def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> FailingLane:
-    partition, failures, reason = state
+    partition, failures, reason, parked = state
     oldest = decode_entry(head).offset if head else None
     return FailingLane(
         merchant_of_lane(name),
@@ -223,4 +237,5 @@ def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> Fa
         (reason or b"").decode(),
         oldest,
         is_snapshot_lane(name),
+        parked is not None,
     )

@@ -10,10 +10,11 @@ import redis
 from pipeline.consumer import Outcome
 from pipeline.errors import EpochLostError, FencedError, StoreFullError
 from pipeline.lanes.claim import Claim, Entry, Finished, TurnLimits
-from pipeline.ports import Append, Appended
+from pipeline.ports import Append, Appended, News, Tenure
 from tests.fakes.lane_lab import LaneLab, Lost, MemoryLab, RedisLab, Store
 
 P = 3
+DRAWN = 10  # the highest incarnation when this bridge took its partitions over
 Labs = Callable[..., LaneLab]
 
 
@@ -29,12 +30,19 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Labs]:
     client.close()
 
 
-def entry(merchant: str, *offsets: int, previous: int | None = None) -> Append:
-    return Append(merchant, P, previous, offsets, [b'{"n":%d}' % offset for offset in offsets])
+def entry(
+    merchant: str, *offsets: int, previous: int | None = None, incarnation: int | None = None
+) -> Append:
+    values = [b'{"n":%d}' % offset for offset in offsets]
+    return Append(merchant, P, previous, offsets, values, incarnation)
 
 
-def add(store: Store, *appends: Append, fence: int = 1) -> list[Appended]:
-    return list(store.add(store.epoch(), {P: fence}, appends))
+def add(store: Store, *appends: Append, fence: int = 1, drawn: int = DRAWN) -> list[Appended]:
+    return list(store.add(store.epoch(), {P: Tenure(fence, drawn)}, appends))
+
+
+def reset(store: Store, lane: str, base: int, incarnation: int = DRAWN + 1, fence: int = 1) -> Appended:
+    return store.reset(store.epoch(), fence, P, lane, incarnation, base)
 
 
 def claimed(store: Store, *finished: Finished) -> Claim:
@@ -58,12 +66,16 @@ def retried(claim: Claim, entries: int = 0, delay: int = 0, reason: str = "no") 
     return Finished(claim, [Outcome(lane.merchant, entries, "retry", delay, reason) for lane in claim.lanes])
 
 
+def parked(claim: Claim, entries: int = 0, reason: str = "bad") -> Finished:
+    return Finished(claim, [Outcome(lane.merchant, entries, "park", 0, reason) for lane in claim.lanes])
+
+
 def unavailable(claim: Claim) -> Finished:
     return Finished(claim, [Outcome(lane.merchant, 0, "unavailable") for lane in claim.lanes])
 
 
 def news(store: Store) -> Mapping[str, int]:
-    return dict(store.acknowledged(store.epoch(), P))
+    return {lane: offset for lane, _, offset, _ in store.acknowledged(store.epoch(), P)}
 
 
 def fresh_claim(lab: LaneLab) -> Claim:
@@ -89,7 +101,7 @@ def test_the_epoch_stays_until_everything_is_lost(lab: Labs) -> None:
     assert it.store.epoch() == first
     it.loses_everything()
     with pytest.raises(EpochLostError):
-        it.store.add(first, {P: 1}, [entry("a", 5)])
+        it.store.add(first, {P: Tenure(1, 0)}, [entry("a", 5)])
     assert it.store.epoch() != first
 
 
@@ -98,9 +110,9 @@ def test_another_epoch_is_refused(lab: Labs, call: str) -> None:
     store = lab().store
     store.epoch()
     calls: dict[str, Callable[[], object]] = {
-        "add": lambda: store.add("other", {P: 1}, [entry("a", 1)]),
+        "add": lambda: store.add("other", {P: Tenure(1, 0)}, [entry("a", 1)]),
         "acknowledged": lambda: store.acknowledged("other", P),
-        "reset": lambda: store.reset("other", 1, P, "a", 4),
+        "reset": lambda: store.reset("other", 1, P, "a", 1, 4),
     }
     with pytest.raises(EpochLostError):
         calls[call]()
@@ -112,16 +124,16 @@ def test_a_lower_fence_is_refused_whole(lab: Labs) -> None:
     store = lab().store
     add(store, entry("a", 5), fence=2)
     with pytest.raises(FencedError):
-        store.add(store.epoch(), {P + 1: 1, P: 1}, [entry("b", 6)])
+        store.add(store.epoch(), {P + 1: Tenure(1, 0), P: Tenure(1, 0)}, [entry("b", 6)])
     with pytest.raises(FencedError):
-        store.reset(store.epoch(), 1, P, "a", 5)
+        reset(store, "a", 5)
     assert store.lengths(["a", "b"]) == {"a": 1, "b": 0}
     add(store, entry("a", 7, previous=5), fence=2)
 
 
 def test_a_new_lane_begins_before_its_first_event(lab: Labs) -> None:
     store = lab().store
-    assert add(store, entry("a", 5, 9)) == [Appended("a", P, 9, 4)]
+    assert add(store, entry("a", 5, 9)) == [Appended("a", P, 9, 4, DRAWN)]
     assert heads(claimed(store)) == {"a": [5, 9]}
 
 
@@ -133,7 +145,7 @@ def test_an_unknown_lane_with_a_past_is_damaged(lab: Labs) -> None:
 
 def test_an_empty_add_creates_nothing(lab: Labs) -> None:
     store = lab().store
-    assert add(store, entry("a")) == [Appended("a", P, -1, -1)]
+    assert add(store, entry("a")) == [Appended("a", P, -1, -1, -1)]
     assert add(store, entry("a", previous=3))[0].damaged
 
 
@@ -141,15 +153,15 @@ def test_an_add_may_be_repeated(lab: Labs) -> None:
     store = lab().store
     add(store, entry("a", 5))
     for _ in range(2):
-        assert add(store, entry("a", 7, 8, previous=5)) == [Appended("a", P, 8, 4)]
+        assert add(store, entry("a", 7, 8, previous=5)) == [Appended("a", P, 8, 4, DRAWN)]
     assert heads(claimed(store)) == {"a": [5, 7, 8]}
 
 
 def test_a_bridge_without_memory_appends_only_what_is_new(lab: Labs) -> None:
     store = lab().store
     add(store, entry("a", 5, 7))
-    assert add(store, entry("a", 5, 7, 8, 9)) == [Appended("a", P, 9, 4)]
-    assert add(store, entry("a", 5)) == [Appended("a", P, 9, 4)]
+    assert add(store, entry("a", 5, 7, 8, 9)) == [Appended("a", P, 9, 4, DRAWN)]
+    assert add(store, entry("a", 5)) == [Appended("a", P, 9, 4, DRAWN)]
     assert heads(claimed(store)) == {"a": [5, 7, 8, 9]}
 
 
@@ -179,7 +191,7 @@ def test_a_lost_list_is_damage(lab: Labs) -> None:
     assert add(it.store, entry("a", 7, previous=6))[0].damaged
 
 
-@pytest.mark.parametrize("field", ["partition", "enqueued", "acknowledged"])
+@pytest.mark.parametrize("field", ["partition", "enqueued", "acknowledged", "incarnation"])
 def test_a_lost_field_is_damage(lab: Labs, field: Lost) -> None:
     it = lab()
     add(it.store, entry("a", 5))
@@ -188,12 +200,57 @@ def test_a_lost_field_is_damage(lab: Labs, field: Lost) -> None:
     assert add(it.store, entry("a", 7))[0].damaged
 
 
+def test_a_new_lane_is_of_the_highest_incarnation_drawn(lab: Labs) -> None:
+    store = lab().store
+    assert add(store, entry("a", 5), drawn=7)[0].incarnation == 7
+    assert add(store, entry("a", 6, previous=5, incarnation=7), drawn=9)[0].incarnation == 7
+
+
+def test_a_lane_that_is_not_there_is_not_made_for_a_bridge_that_knew_it(lab: Labs) -> None:
+    # Mutant: only the previous offset says that the lane had a past.
+    store = lab().store
+    assert add(store, entry("a", 5, incarnation=3))[0].damaged
+    assert add(store, entry("a", incarnation=3))[0].damaged
+    assert store.lengths(["a"]) == {"a": 0}
+
+
+def test_another_incarnation_than_the_named_one_is_damage(lab: Labs) -> None:
+    # Mutant: the incarnation of an ADD not compared.
+    store = lab().store
+    add(store, entry("a", 5))
+    for named in (DRAWN - 1, DRAWN + 1):
+        assert add(store, entry("a", 6, previous=5, incarnation=named))[0].damaged
+        assert add(store, entry("a", previous=5, incarnation=named))[0].damaged
+    assert store.lengths(["a"]) == {"a": 1}
+    assert not add(store, entry("a", 6, previous=5, incarnation=DRAWN))[0].damaged
+
+
+def test_a_lane_that_is_younger_than_the_tenure_is_not_adopted(lab: Labs) -> None:
+    # Mutant: an ADD without an incarnation adopts any lane.
+    store = lab().store
+    reset(store, "a", 4, incarnation=DRAWN + 1)
+    damaged = add(store, entry("a", 5))[0]
+    assert (damaged.damaged, damaged.incarnation) == (True, DRAWN + 1)
+    assert store.lengths(["a"]) == {"a": 0}
+    assert add(store, entry("a", 5), drawn=DRAWN + 1) == [Appended("a", P, 5, 4, DRAWN + 1)]
+
+
+def test_a_lane_is_of_one_partition(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5))
+    elsewhere = Append("a", P + 1, None, [6], [b"{}"])
+    assert store.add(store.epoch(), {P + 1: Tenure(1, DRAWN)}, [elsewhere])[0].damaged
+    assert store.reset(store.epoch(), 1, P + 1, "a", DRAWN, 5).damaged
+
+
 def test_a_reset_lane_goes_on_from_its_base(lab: Labs) -> None:
+    # Mutant: a reset leaves the claim, or what waits, of the incarnation before.
     it = lab()
     add(it.store, entry("a", 5, 6))
     old = claimed(it.store)
-    it.store.reset(it.store.epoch(), 1, P, "a", 4)
-    assert add(it.store, entry("a", 5, 6, previous=4)) == [Appended("a", P, 6, 4)]
+    assert reset(it.store, "a", 4) == Appended("a", P, 4, 4, DRAWN + 1)
+    again = entry("a", 5, 6, previous=4, incarnation=DRAWN + 1)
+    assert add(it.store, again) == [Appended("a", P, 6, 4, DRAWN + 1)]
     new = claimed(it.store, done(old))
     assert heads(new) == {"a": [5, 6]}
     assert new.token > old.token
@@ -202,10 +259,88 @@ def test_a_reset_lane_goes_on_from_its_base(lab: Labs) -> None:
 
 def test_a_reset_lane_that_was_waiting_waits_no_more(lab: Labs) -> None:
     store = lab().store
-    add(store, entry("a", 5))
-    store.reset(store.epoch(), 1, P, "a", 5)
+    add(store, entry("a", 5), entry("b", 6))
+    store.step([retried(claimed(store))], claim=False)
+    for lane in "ab":
+        reset(store, lane, 6)
+    assert (store.overview().ready, store.overview().failing_count) == (0, 0)
     assert store.step().claim is None
-    assert store.overview().ready == 0
+
+
+def test_a_reset_makes_a_lane_that_is_not_there(lab: Labs) -> None:
+    store = lab().store
+    assert reset(store, "a", -1) == Appended("a", P, -1, -1, DRAWN + 1)
+    assert not add(store, entry("a", 0, previous=-1, incarnation=DRAWN + 1))[0].damaged
+
+
+def test_a_reset_that_is_repeated_changes_nothing(lab: Labs) -> None:
+    # Mutant: a reset acts on a lane of its own incarnation (a late one takes back what was appended since).
+    store = lab().store
+    reset(store, "a", 4)
+    add(store, entry("a", 5, 6, previous=4, incarnation=DRAWN + 1))
+    store.step([done(claimed(store), a=1)], claim=False)
+    assert reset(store, "a", 4) == Appended("a", P, 6, 5, DRAWN + 1)
+    assert heads(claimed(store)) == {"a": [6]}
+
+
+def test_a_lane_above_a_resets_incarnation_is_damage(lab: Labs) -> None:
+    # Mutant: a reset acts on any lane.
+    store = lab().store
+    reset(store, "a", 4, incarnation=DRAWN + 2)
+    add(store, entry("a", 5, previous=4, incarnation=DRAWN + 2))
+    answer = reset(store, "a", 9, incarnation=DRAWN + 1)
+    assert (answer.damaged, answer.incarnation, answer.enqueued) == (True, DRAWN + 2, 5)
+    assert store.lengths(["a"]) == {"a": 1}
+
+
+def test_a_lane_of_a_resets_incarnation_must_end_where_it_says(lab: Labs) -> None:
+    # Mutant: a reset does not check the end of the list.
+    it = lab()
+    reset(it.store, "a", 4)
+    add(it.store, entry("a", 5, 6, previous=4, incarnation=DRAWN + 1))
+    it.loses_tail("a")
+    assert reset(it.store, "a", 4).damaged
+    assert not reset(it.store, "a", 4, incarnation=DRAWN + 2).damaged
+
+
+@pytest.mark.parametrize("field", ["partition", "enqueued", "acknowledged"])
+def test_a_reset_does_not_take_a_lane_with_a_lost_field(lab: Labs, field: Lost) -> None:
+    it = lab()
+    reset(it.store, "a", 4)
+    it.loses_field("a", field)
+    assert reset(it.store, "a", 4).damaged
+
+
+def test_a_lane_that_lost_its_incarnation_is_reset_by_any(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 5))
+    it.loses_field("a", "incarnation")
+    assert reset(it.store, "a", 4, incarnation=1) == Appended("a", P, 4, 4, 1)
+
+
+def test_a_reset_raises_the_fence(lab: Labs) -> None:
+    store = lab().store
+    reset(store, "a", 4, fence=3)
+    with pytest.raises(FencedError):
+        add(store, entry("b", 5), fence=2)
+
+
+# Mutant: news without the incarnation (an old acknowledgement counts for a lane that began anew).
+def test_news_say_of_which_incarnation_they_are(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 5, 6))
+    store.step([done(claimed(store), a=1)], claim=False)
+    reset(store, "a", 3, incarnation=DRAWN + 4)
+    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN + 4, 3)]
+
+
+@pytest.mark.parametrize("field", ["acknowledged", "incarnation"])
+def test_a_lane_with_a_lost_field_has_no_news(lab: Labs, field: Lost) -> None:
+    it = lab()
+    add(it.store, entry("a", 5))
+    it.store.step([done(claimed(it.store))], claim=False)
+    it.loses_field("a", field)
+    assert news(it.store) == {}
 
 
 def test_acknowledgements_are_told_once_and_again_by_an_add(lab: Labs) -> None:
@@ -214,7 +349,7 @@ def test_acknowledgements_are_told_once_and_again_by_an_add(lab: Labs) -> None:
     store.step([done(claimed(store), a=2)], claim=False)
     assert news(store) == {"a": 6}
     assert news(store) == {}
-    assert add(store, entry("a", previous=7)) == [Appended("a", P, 7, 6)]
+    assert add(store, entry("a", previous=7)) == [Appended("a", P, 7, 6, DRAWN)]
 
 
 def test_acknowledgements_come_in_portions(lab: Labs) -> None:
@@ -223,7 +358,7 @@ def test_acknowledgements_come_in_portions(lab: Labs) -> None:
     store.step([done(claimed(store))], claim=False)
     parts = [store.acknowledged(store.epoch(), P, 4) for _ in range(4)]
     assert sorted(map(len, parts)) == [0, 2, 4, 4]
-    assert dict(pair for part in parts for pair in part) == {str(n): n for n in range(10)}
+    assert {one.lane: one.acknowledged for part in parts for one in part} == {str(n): n for n in range(10)}
 
 
 def test_a_full_store_appends_nothing(request: pytest.FixtureRequest) -> None:
@@ -232,7 +367,7 @@ def test_a_full_store_appends_nothing(request: pytest.FixtureRequest) -> None:
     epoch = store.epoch()
     store.full = True
     with pytest.raises(StoreFullError):
-        store.add(epoch, {P: 1}, [entry("a", 1)])
+        store.add(epoch, {P: Tenure(1, 0)}, [entry("a", 1)])
     assert store.lengths(["a"]) == {"a": 0}
 
 
@@ -263,7 +398,7 @@ def test_a_turn_has_no_more_events_than_allowed(lab: Labs) -> None:
 def test_a_turn_has_no_more_bytes_than_allowed_but_one_event_always(lab: Labs) -> None:
     store = lab(group=2, bytes=250).store
     values = [b"x" * 100, b"y" * 100, b"z" * 100, b"w" * 999]
-    store.add(store.epoch(), {P: 1}, [Append("a", P, None, [1, 2, 3, 4], values)])
+    store.add(store.epoch(), {P: Tenure(1, 0)}, [Append("a", P, None, [1, 2, 3, 4], values)])
     taken = []
     step = store.step()
     while step.claim is not None:
@@ -275,7 +410,7 @@ def test_a_turn_has_no_more_bytes_than_allowed_but_one_event_always(lab: Labs) -
 def test_entries_come_back_as_they_went_in(lab: Labs) -> None:
     store = lab().store
     value = b"\x00line\nline\xff"
-    store.add(store.epoch(), {P: 1}, [Append("a", P, None, [7], [value])])
+    store.add(store.epoch(), {P: Tenure(1, 0)}, [Append("a", P, None, [7], [value])])
     (lane,) = claimed(store).lanes
     assert (lane.merchant, lane.partition, lane.failures, lane.entries) == ("a", P, 0, (Entry(7, value),))
 
@@ -320,7 +455,7 @@ def test_a_step_may_be_repeated(lab: Labs) -> None:
     store.step([finished], claim=False)
     assert store.step([finished], claim=False).refused == 1
     assert store.lengths(["a"]) == {"a": 1}
-    assert add(store, entry("a", previous=2)) == [Appended("a", P, 2, 1)]
+    assert add(store, entry("a", previous=2)) == [Appended("a", P, 2, 1, DRAWN)]
 
 
 def test_tokens_grow_across_the_loss_of_redis(lab: Labs) -> None:
@@ -461,6 +596,62 @@ def test_a_lane_left_undecided_counts_as_failed(lab: Labs) -> None:
     assert heads(claimed(store)) == {"b": [2]}
 
 
+# Parking
+
+
+def test_a_parked_lane_is_out_of_its_turns_and_says_why(lab: Labs) -> None:
+    # Mutants: a parked lane waits; its bridge is not told; an ADD wakes it.
+    it = lab()
+    add(it.store, entry("a", 1, 2, 3))
+    it.store.step([parked(claimed(it.store), entries=1, reason="no such account")], claim=False)
+    assert it.store.acknowledged(it.store.epoch(), P) == [News("a", DRAWN, 1, "no such account")]
+    it.passes(2)
+    appended = add(it.store, entry("a", 4, previous=3))
+    assert appended == [Appended("a", P, 4, 1, DRAWN, parked="no such account")]
+    assert it.store.overview().ready == 0
+    assert it.store.step().claim is None
+    assert it.store.lengths(["a"]) == {"a": 3}
+    overview = it.store.overview()
+    (failing,) = overview.failing
+    assert (failing.merchant, failing.parked, failing.reason, failing.oldest) == (
+        "a",
+        True,
+        "no such account",
+        2,
+    )
+    assert overview.claimed == 0
+
+
+def test_a_lane_that_is_parked_without_progress_is_news(lab: Labs) -> None:
+    # Mutant: only acknowledging marks a lane.
+    store = lab().store
+    add(store, entry("a", 1))
+    store.step([parked(claimed(store))], claim=False)
+    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN, 0, "bad")]
+
+
+def test_a_parked_lane_runs_again_when_it_is_reset(lab: Labs) -> None:
+    store = lab().store
+    add(store, entry("a", 1))
+    store.step([parked(claimed(store))], claim=False)
+    reset(store, "a", 0)
+    assert store.overview().failing_count == 0
+    assert add(store, entry("a", 1, previous=0, incarnation=DRAWN + 1))[0].parked is None
+    assert claimed(store).lanes[0].failures == 0
+
+
+def test_only_the_holder_of_the_token_parks(lab: Labs) -> None:
+    it = lab()
+    add(it.store, entry("a", 1))
+    zombie = claimed(it.store)
+    it.ends(zombie.token)
+    owner = claimed(it.store)
+    assert it.store.step([parked(zombie)], claim=False).refused == 1
+    assert news(it.store) == {}
+    it.store.step([done(owner)], claim=False)
+    assert news(it.store) == {"a": 1}
+
+
 # The sink as a whole
 
 
@@ -559,13 +750,14 @@ def test_company_takes_no_more_room_than_a_turn_has(lab: Labs) -> None:
 ROWS = 8 + P  # the partition of snapshot rows beside P, of eight
 
 
-def rows(merchant: str, *offsets: int, previous: int | None = None) -> Append:
+def rows(merchant: str, *offsets: int, previous: int | None = None, incarnation: int | None = None) -> Append:
     """Events of a merchant's lane of snapshot rows, with the offsets that his other lane may have too."""
-    return Append(f"s.{merchant}", ROWS, previous, offsets, [b"row %d" % offset for offset in offsets])
+    values = [b"row %d" % offset for offset in offsets]
+    return Append(f"s.{merchant}", ROWS, previous, offsets, values, incarnation)
 
 
 def add_both(store: Store, *appends: Append) -> list[Appended]:
-    return list(store.add(store.epoch(), {P: 1, ROWS: 1}, appends))
+    return list(store.add(store.epoch(), {P: Tenure(1, DRAWN), ROWS: Tenure(1, DRAWN)}, appends))
 
 
 def names(claim: Claim | None) -> set[str]:
@@ -576,9 +768,9 @@ def test_a_merchants_two_lanes_know_nothing_of_each_other(lab: Labs) -> None:
     store = lab(group=5).store
     replies = add_both(store, rows("a", 5, 6), entry("a", 5), rows("b", 7))
     assert replies == [
-        Appended("s.a", ROWS, 6, 4),
-        Appended("a", P, 5, 4),
-        Appended("s.b", ROWS, 7, 6),
+        Appended("s.a", ROWS, 6, 4, DRAWN),
+        Appended("a", P, 5, 4, DRAWN),
+        Appended("s.b", ROWS, 7, 6, DRAWN),
     ]
     assert store.lengths(["a", "s.a", "b", "s.b"]) == {"a": 1, "s.a": 2, "b": 0, "s.b": 1}
     changes = claimed(store)
@@ -588,8 +780,9 @@ def test_a_merchants_two_lanes_know_nothing_of_each_other(lab: Labs) -> None:
     assert (first.merchant, first.partition, first.snapshot) == ("a", ROWS, True)
     assert first.entries == (Entry(5, b"row 5"), Entry(6, b"row 6"))
     store.step([done(snapshot, a=1)], claim=False)
-    assert dict(store.acknowledged(store.epoch(), P)) == {"a": 5}
-    assert dict(store.acknowledged(store.epoch(), ROWS)) == {"s.a": 5, "s.b": 7}
+    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN, 5)]
+    told = sorted(store.acknowledged(store.epoch(), ROWS))
+    assert told == [News("s.a", DRAWN, 5), News("s.b", DRAWN, 7)]
 
 
 def test_changes_go_before_rows_of_snapshots_and_no_turn_has_both(lab: Labs) -> None:
@@ -644,9 +837,10 @@ def test_damage_reset_and_the_end_of_leases_are_those_of_any_lane(lab: Labs) -> 
     add_both(it.store, rows("a", 5, 6))
     it.loses_tail("s.a")
     assert add_both(it.store, rows("a", previous=6))[0].damaged
-    it.store.reset(it.store.epoch(), 1, ROWS, "s.a", 4)
+    it.store.reset(it.store.epoch(), 1, ROWS, "s.a", DRAWN + 1, 4)
     assert it.store.overview().snapshots == 0
-    assert add_both(it.store, rows("a", 5, 6, previous=4)) == [Appended("s.a", ROWS, 6, 4)]
+    readded = rows("a", 5, 6, previous=4, incarnation=DRAWN + 1)
+    assert add_both(it.store, readded) == [Appended("s.a", ROWS, 6, 4, DRAWN + 1)]
     first = claimed(it.store)
     it.ends(first.token)
     second = claimed(it.store)

@@ -15,7 +15,7 @@ from pipeline.lanes.store import RedisLaneStore
 from tests.fakes.lane_store import MemoryLaneStore
 
 Store = MemoryLaneStore | RedisLaneStore
-Lost = Literal["partition", "enqueued", "acknowledged"]
+Lost = Literal["partition", "enqueued", "acknowledged", "incarnation"]
 _DEADLINE = 10.0
 
 

@@ -22,7 +22,7 @@ from pipeline.lanes.claim import (
     Step,
     TurnLimits,
 )
-from pipeline.ports import Append, Appended
+from pipeline.ports import Append, Appended, News, Tenure
 
 _EXPIRED = "the turn ended without an answer"
 
@@ -34,21 +34,31 @@ class MemoryLane:
     partition: int | None
     enqueued: int | None
     acknowledged: int | None
+    incarnation: int | None
     entries: list[Entry] = field(default_factory=list)
     claim: int | None = None
     failures: int = 0
     not_before: int = 0
     linger_until: int | None = None
     reason: str = ""
+    parked: str | None = None
 
-    def sound(self, append: Append) -> bool:
-        """True unless something of the lane is missing or does not fit."""
-        if self.partition != append.partition or self.enqueued is None or self.acknowledged is None:
+    def sound(self, partition: int) -> bool:
+        """True unless something of the lane is missing."""
+        if self.partition != partition or self.enqueued is None or self.acknowledged is None:
             return False
-        end = self.entries[-1].offset if self.entries else self.acknowledged
-        return end == self.enqueued and self._follows(append)
+        return self.enqueued == (self.entries[-1].offset if self.entries else self.acknowledged)
 
-    def _follows(self, append: Append) -> bool:
+    def meant(self, append: Append, tenure: Tenure) -> bool:
+        """True when it is the lane that the bridge named, or one that it may adopt."""
+        if self.incarnation is None:
+            return False
+        return self.incarnation == append.incarnation or (
+            append.incarnation is None and self.incarnation <= tenure.drawn
+        )
+
+    def follows(self, append: Append) -> bool:
+        """True when the events come after what the lane has."""
         if append.previous is None or append.previous == self.enqueued:
             return True
         return self.enqueued in append.offsets
@@ -90,23 +100,33 @@ class MemoryLaneStore:
             self._epoch = f"epoch-{next(self._epochs)}"
         return self._epoch
 
-    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
+    def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
         if self.full:
             raise StoreFullError("lane store: out of memory")
-        self._guard(epoch, fences)
-        return [self._add(append) for append in appends]
+        self._guard(epoch, {partition: tenure.fence for partition, tenure in tenures.items()})
+        return [self._add(append, tenures[append.partition]) for append in appends]
 
-    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
         self._guard(epoch, {})
         waiting = self.dirty.get(partition, set())
         taken = [waiting.pop() for _ in range(min(limit, len(waiting)))]
-        known = [(name, self.lanes[name].acknowledged) for name in taken if name in self.lanes]
-        return [(name, offset) for name, offset in known if offset is not None]
+        known = [(name, self.lanes[name]) for name in taken if name in self.lanes]
+        return [
+            News(name, lane.incarnation, lane.acknowledged, lane.parked)
+            for name, lane in known
+            if lane.incarnation is not None and lane.acknowledged is not None
+        ]
 
-    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
+    def reset(
+        self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
+    ) -> Appended:
         self._guard(epoch, {partition: fence})
-        self.lanes[lane] = MemoryLane(partition, base, base)
-        self.due.pop(lane, None)
+        found = self.lanes.get(lane)
+        if found is None or found.incarnation is None or found.incarnation < incarnation:
+            found = self.lanes[lane] = MemoryLane(partition, base, base, incarnation)
+            self.due.pop(lane, None)
+        fits = found.incarnation == incarnation and found.sound(partition)
+        return _appended(lane, partition, found, damaged=not fits)
 
     def _guard(self, epoch: str, fences: Mapping[int, int]) -> None:
         if epoch != self._epoch:
@@ -116,21 +136,18 @@ class MemoryLaneStore:
                 raise FencedError(f"partition {partition} has a newer bridge")
         self.fences.update(fences)
 
-    def _add(self, append: Append) -> Appended:
+    def _add(self, append: Append, tenure: Tenure) -> Appended:
         lane = self.lanes.get(append.lane)
         if lane is None:
-            if append.previous is not None:
-                return Appended(append.lane, append.partition, -1, -1, damaged=True)
-            if not append.offsets:
-                return Appended(append.lane, append.partition, -1, -1)
+            known = append.previous is not None or append.incarnation is not None
+            if known or not append.offsets:
+                return Appended(append.lane, append.partition, -1, -1, -1, damaged=known)
             base = append.offsets[0] - 1
-            lane = self.lanes[append.lane] = MemoryLane(append.partition, base, base)
-        if not lane.sound(append):
-            return Appended(
-                append.lane, append.partition, _number(lane.enqueued), _number(lane.acknowledged), True
-            )
+            lane = self.lanes[append.lane] = MemoryLane(append.partition, base, base, tenure.drawn)
+        if not lane.meant(append, tenure) or not lane.sound(append.partition) or not lane.follows(append):
+            return _appended(append.lane, append.partition, lane, damaged=True)
         self._extend(lane, append)
-        return Appended(append.lane, append.partition, _number(lane.enqueued), _number(lane.acknowledged))
+        return _appended(append.lane, append.partition, lane)
 
     def _extend(self, lane: MemoryLane, append: Append) -> None:
         enqueued = _number(lane.enqueued)
@@ -143,7 +160,7 @@ class MemoryLaneStore:
         if lane.claim is not None:
             if self.limits.linger and lane.linger_until is None:
                 lane.linger_until = self.now + self.limits.linger
-        elif lane.entries:
+        elif lane.entries and lane.parked is None:
             full = len(lane.entries) >= self.limits.events
             self._wait(append.lane, self.now if full else self.now + self.limits.linger)
 
@@ -216,6 +233,9 @@ class MemoryLaneStore:
                 del lane.entries[: outcome.entries]
             lane.acknowledged = claimed.entries[outcome.entries - 1].offset
             self.dirty.setdefault(claimed.partition, set()).add(name)
+        if outcome.kind == "park":
+            self._park(claimed, outcome.reason)
+            return
         if outcome.kind == "retry":
             self._fail(name, outcome.reason, outcome.delay_ms)
             return
@@ -230,6 +250,13 @@ class MemoryLaneStore:
         lane.reason = reason
         lane.not_before = self.now + delay
         self._open(name, lane.not_before)
+
+    def _park(self, claimed: ClaimedLane, reason: str) -> None:
+        lane = self.lanes[claimed.name]
+        lane.claim = lane.linger_until = None
+        lane.failures += 1
+        lane.parked = lane.reason = reason
+        self.dirty.setdefault(claimed.partition, set()).add(claimed.name)
 
     def _open(self, name: str, due: int) -> None:
         lane = self.lanes[name]
@@ -331,7 +358,20 @@ def _head(entries: Sequence[Entry], events: int, size: int, *, alone: bool) -> t
 def _failing(name: str, lane: MemoryLane) -> FailingLane:
     oldest = lane.entries[0].offset if lane.entries else None
     merchant, partition = merchant_of_lane(name), _number(lane.partition)
-    return FailingLane(merchant, partition, lane.failures, lane.reason, oldest, is_snapshot_lane(name))
+    return FailingLane(
+        merchant,
+        partition,
+        lane.failures,
+        lane.reason,
+        oldest,
+        is_snapshot_lane(name),
+        lane.parked is not None,
+    )
+
+
+def _appended(name: str, partition: int, lane: MemoryLane, *, damaged: bool = False) -> Appended:
+    numbers = _number(lane.enqueued), _number(lane.acknowledged), _number(lane.incarnation)
+    return Appended(name, partition, *numbers, damaged, None if damaged else lane.parked)
 
 
 def _number(value: int | None) -> int:

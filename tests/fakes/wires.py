@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, ParamSpec, TypeVar
 
 from pipeline.errors import TransientError
-from pipeline.ports import Append, Appended, Committed
+from pipeline.ports import Append, Appended, Committed, News, Tenure
 from tests.fakes.kafka import MemoryMember
 from tests.fakes.lane_store import MemoryLaneStore
 
@@ -61,22 +61,26 @@ class WiredStore:
     def epoch(self) -> str:
         return self.wire(self.store.epoch)
 
-    def add(self, epoch: str, fences: Mapping[int, int], appends: Sequence[Append]) -> Sequence[Appended]:
-        kept = [
-            Append(one.lane, one.partition, one.previous, tuple(one.offsets), tuple(one.values))
-            for one in appends
-        ]
-        return self.wire(self.store.add, epoch, fences, kept)
+    def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
+        kept = [replace(one, offsets=tuple(one.offsets), values=tuple(one.values)) for one in appends]
+        return self.wire(self.store.add, epoch, dict(tenures), kept)
 
-    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[tuple[str, int]]:
+    def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
         return self.wire(self.store.acknowledged, epoch, partition, limit)
 
-    def reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
-        self.wire(self._reset, epoch, fence, partition, lane, base)
+    def reset(
+        self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
+    ) -> Appended:
+        return self.wire(self._reset, epoch, fence, partition, lane, incarnation, base)
 
-    def _reset(self, epoch: str, fence: int, partition: int, lane: str, base: int) -> None:
-        self.store.reset(epoch, fence, partition, lane, base)
-        self.on_reset(lane)
+    def _reset(
+        self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
+    ) -> Appended:
+        before = self.store.lanes.get(lane)
+        answer = self.store.reset(epoch, fence, partition, lane, incarnation, base)
+        if self.store.lanes.get(lane) is not before:
+            self.on_reset(lane)
+        return answer
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ import redis
 
 from devstack.process import wait_until
 from pipeline.lanes.store import RedisLaneStore, namespace_of
-from pipeline.ports import Append
+from pipeline.ports import Append, Tenure
 from pipeline.telemetry import ProcessState, heartbeats
 from tests.fakes.turns import event, row
 
@@ -184,18 +184,20 @@ class Workshop:
         """Append so many events to each of these merchants' lanes, as one bridge without memory would."""
         store, names = self.store, list(merchants)
         for _ in range(each):
-            answers = store.add(store.epoch(), {0: 1}, [self._next(name) for name in names])
+            answers = store.add(store.epoch(), {0: Tenure(1, 0)}, [self._next(name) for name in names])
             assert not any(answer.damaged for answer in answers)
 
     def feed_raw(self, merchant: str, *values: bytes) -> None:
         """Append these records to a lane."""
         offsets = [self._offset(merchant) for _ in values]
-        self.store.add(self.store.epoch(), {0: 1}, [Append(merchant, 0, None, offsets, list(values))])
+        self.store.add(
+            self.store.epoch(), {0: Tenure(1, 0)}, [Append(merchant, 0, None, offsets, list(values))]
+        )
 
     def refeed(self) -> None:
         """Append everything again, as a bridge does that found Redis empty."""
         appends = [self._append(merchant, offsets) for merchant, offsets in self.fed.items()]
-        self.store.add(self.store.epoch(), {0: 1}, appends)
+        self.store.add(self.store.epoch(), {0: Tenure(1, 0)}, appends)
 
     def _next(self, merchant: str) -> Append:
         return self._append(merchant, [self._offset(merchant)])

@@ -18,7 +18,7 @@ from pipeline.consumer import Outcome
 from pipeline.errors import StoreFullError
 from pipeline.lanes.claim import Finished, TurnLimits
 from pipeline.lanes.store import RedisLaneStore
-from pipeline.ports import Append
+from pipeline.ports import Append, News, Tenure
 from tests.fakes.workers import CONSUMER, Workshop, wait
 
 pytestmark = pytest.mark.integration
@@ -118,20 +118,20 @@ def test_a_full_redis_refuses_events_and_lets_lanes_drain(server: Server) -> Non
     # Mutant: ADD with allow-oom (Redis grows past its limit), STEP without (nothing drains).
     store = RedisLaneStore(server.client, "full:x")
     epoch = store.epoch()
-    store.add(epoch, {0: 1}, [_append("a", 1, None), _append("b", 2, None)])
+    store.add(epoch, {0: Tenure(1, 0)}, [_append("a", 1, None), _append("b", 2, None)])
     server.client.config_set("maxmemory", "1mb")
     with pytest.raises(StoreFullError):
-        store.add(epoch, {0: 1}, [_append("a", 3, 1), _append("c", 4, None)])
+        store.add(epoch, {0: Tenure(1, 0)}, [_append("a", 3, 1), _append("c", 4, None)])
     assert store.lengths("abc") == {"a": 1, "b": 1, "c": 0}
     claim = store.step().claim
     assert claim is not None
     store.renew([claim.token])
     store.step([Finished(claim, [Outcome(lane.merchant, 1, "done") for lane in claim.lanes])])
-    assert store.acknowledged(epoch, 0) == [("a", 1)]
-    store.reset(epoch, 1, 0, "b", 2)
+    assert store.acknowledged(epoch, 0) == [News("a", 0, 1)]
+    store.reset(epoch, 1, 0, "b", 1, 2)
     assert store.lengths("ab") == {"a": 0, "b": 0}
     server.client.config_set("maxmemory", "0")
-    assert not store.add(epoch, {0: 1}, [_append("a", 3, 1)])[0].damaged
+    assert not store.add(epoch, {0: Tenure(1, 0)}, [_append("a", 3, 1)])[0].damaged
 
 
 def _append(merchant: str, offset: int, previous: int | None) -> Append:
@@ -142,7 +142,7 @@ def test_a_large_poll_is_added_in_several_calls(server: Server) -> None:
     store = RedisLaneStore(server.client, "large:x")
     megabyte = b"x" * 1_000_000
     appends = [Append(str(n), 0, None, [10 * n, 10 * n + 1], [megabyte] * 2) for n in range(20)]
-    answers = store.add(store.epoch(), {0: 1}, appends)
+    answers = store.add(store.epoch(), {0: Tenure(1, 0)}, appends)
     assert [answer.enqueued for answer in answers] == [10 * n + 1 for n in range(20)]
     calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     assert 5 <= calls <= 8
@@ -155,7 +155,7 @@ def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_n
         store = RedisLaneStore(client, namespace, TurnLimits(linger=60_000))
 
         def rings(merchant: str) -> bool:
-            store.add(store.epoch(), {0: 1}, [Append(merchant, 0, None, [1], [b"{}"])])
+            store.add(store.epoch(), {0: Tenure(1, 0)}, [Append(merchant, 0, None, [1], [b"{}"])])
             return bool(client.delete(f"{namespace}:bell"))
 
         assert rings("first")
@@ -167,7 +167,7 @@ def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namesp
     namespace = f"{redis_namespace}c"
     with redis.Redis.from_url(redis_url) as client:
         store = RedisLaneStore(client, namespace)
-        store.add(store.epoch(), {0: 1}, [Append("6", 0, None, (1, 2), (b"a", b"b"))])
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, None, (1, 2), (b"a", b"b"))])
         for message in ("no offset", '{"body": "of a task", "headers": {}}'):
             client.lpush(f"{namespace}.m.6", message)
 

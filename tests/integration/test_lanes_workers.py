@@ -14,7 +14,7 @@ import pytest
 from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase, migrate
 from pipeline.lanes.store import namespace_of
-from pipeline.ports import Append
+from pipeline.ports import Append, Tenure
 from tests.fakes.workers import CONSUMER, Workshop, wait
 
 pytestmark = pytest.mark.integration
@@ -151,9 +151,9 @@ def test_what_a_snapshot_read_is_set_aside_under_its_own_topic(workshop: Worksho
     migrate(database)
     shop = workshop(environment={"CONTROL_DATABASE_URL": control_url})
     shop.start()
-    fences, lanes = {5: 1, 17: 1}, ["6", "s.6"]
+    tenures, lanes = {5: Tenure(1, 0), 17: Tenure(1, 0)}, ["6", "s.6"]
     changes, rows = Append("6", 5, None, [3], [b"{change"]), Append("s.6", 17, None, [3], [b"{row"])
-    shop.store.add(shop.store.epoch(), fences, [changes, rows])
+    shop.store.add(shop.store.epoch(), tenures, [changes, rows])
     wait(lambda: sum(shop.store.lengths(lanes).values()) == 0, "both lanes go on")
     listed = rejected.listed(database, CONSUMER)
     assert sorted((one.topic, one.partition, one.offset) for one in listed) == [

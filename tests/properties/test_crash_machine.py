@@ -27,7 +27,7 @@ from hypothesis.stateful import (
 from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.bridge.offsets import Partition
 from pipeline.lanes.claim import Finished
-from pipeline.ports import Append, Appended
+from pipeline.ports import Append, Appended, Tenure
 from tests.fakes.lane_store import MemoryLaneStore
 from tests.fakes.promises import Broken
 from tests.fakes.wires import Trouble
@@ -221,8 +221,8 @@ class NeverAsksSilentLanes(Dispatcher):
 
 
 class NoChain(MemoryLaneStore):
-    def _add(self, append: Append) -> Appended:
-        return super()._add(replace(append, previous=None))
+    def _add(self, append: Append, tenure: Tenure) -> Appended:
+        return super()._add(replace(append, previous=None), tenure)
 
 
 class NoToken(MemoryLaneStore):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,13 +27,13 @@ from hypothesis.stateful import (
 )
 
 from pipeline.consumer import Outcome
-from pipeline.errors import EpochLostError
+from pipeline.errors import EpochLostError, FencedError
 from pipeline.lanes.claim import Claim, ClaimedLane, Finished, TurnLimits
-from pipeline.ports import Append
+from pipeline.ports import Append, Tenure
 from tests.fakes.lane_lab import LaneLab, MemoryLab, RedisLab
 
 LANES = {"a": 0, "b": 0, "s.a": 1}  # and their partitions: the last one holds rows of snapshots
-FENCES = {0: 1, 1: 1}
+PARTITIONS = (0, 1)
 LIMITS = TurnLimits(group=2, events=4, lease=60_000)
 lanes = st.sampled_from(tuple(LANES))
 
@@ -52,14 +53,18 @@ class Histories(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.living: dict[int, set[str]] = {}
         self.written: dict[int, dict[str, int]] = defaultdict(dict)
-        self.stale: list[tuple[str, list[Append]]] = []
+        self.stale: list[Callable[[], object]] = []
+        self.fence = self.drawn = 0
         self.restart()
 
     # The bridge
 
     def restart(self) -> None:
-        """A bridge begins: it knows nothing but the committed offsets."""
+        """A bridge begins: it knows nothing but the committed offsets, and draws a fence."""
         self.epoch = self.lab.store.epoch()
+        self.fence += 1
+        self.tenures = dict.fromkeys(PARTITIONS, Tenure(self.fence, self.drawn))
+        self.incarnations: dict[str, int | None] = dict.fromkeys(LANES)
         self.sent: dict[str, int | None] = dict.fromkeys(LANES)
         self.acknowledged: dict[str, int] = dict.fromkeys(LANES, -1)
 
@@ -79,19 +84,17 @@ class Histories(RuleBasedStateMachine):
 
     @precondition(lambda self: self.stale)
     @rule(index=st.integers(0, 1000))
-    def an_earlier_add_runs_late(self, index: int) -> None:
-        epoch, appends = self.stale[index % len(self.stale)]
-        try:
-            self.lab.store.add(epoch, FENCES, appends)
-        except EpochLostError:
-            return
+    def an_earlier_call_runs_late(self, index: int) -> None:
+        with suppress(EpochLostError, FencedError):
+            self.stale[index % len(self.stale)]()
 
     @rule()
-    def bridge_reads_acknowledgements(self) -> None:
+    def bridge_reads_news(self) -> None:
         try:
-            for partition in FENCES:
-                for lane, offset in self.lab.store.acknowledged(self.epoch, partition):
-                    self.acknowledge(lane, offset)
+            for partition in PARTITIONS:
+                for lane, incarnation, offset, _ in self.lab.store.acknowledged(self.epoch, partition):
+                    if incarnation == self.incarnations[lane]:
+                        self.acknowledge(lane, offset)
         except EpochLostError:
             self.restart()
 
@@ -99,25 +102,36 @@ class Histories(RuleBasedStateMachine):
         sent = self.sent[lane]
         start = self.acknowledged[lane] if sent is None else sent
         offsets = [offset for offset in self.records[lane] if offset > start][:most]
-        return Append(lane, LANES[lane], sent, offsets, [b"%d" % offset for offset in offsets])
+        values = [b"%d" % offset for offset in offsets]
+        return Append(lane, LANES[lane], sent, offsets, values, self.incarnations[lane])
 
     def add(self, appends: list[Append]) -> None:
-        self.stale.append((self.epoch, appends))
+        call = partial(self.lab.store.add, self.epoch, self.tenures, appends)
+        self.stale.append(call)
         try:
-            answers = self.lab.store.add(self.epoch, FENCES, appends)
+            answers = call()
         except EpochLostError:
             self.restart()
             return
         for append, answer in zip(appends, answers, strict=True):
             if answer.damaged:
-                base = self.acknowledged[append.lane]
-                self.lab.store.reset(self.epoch, 1, append.partition, append.lane, base)
-                for lanes in self.living.values():
-                    lanes.discard(append.lane)
-                self.sent[append.lane] = base
+                self.begin_anew(append.lane)
             elif answer.enqueued >= 0 and (append.offsets or append.previous is not None):
+                self.incarnations[append.lane] = answer.incarnation
                 self.sent[append.lane] = answer.enqueued
                 self.acknowledge(append.lane, answer.acknowledged)
+
+    def begin_anew(self, lane: str) -> None:
+        """The lane gets an incarnation that no lane ever had; whoever holds the old one holds nothing."""
+        self.drawn += 1
+        base = self.acknowledged[lane]
+        call = partial(self.lab.store.reset, self.epoch, self.fence, LANES[lane], lane, self.drawn, base)
+        self.stale.append(call)
+        answer = call()
+        assert not answer.damaged
+        for lanes in self.living.values():
+            lanes.discard(lane)
+        self.incarnations[lane], self.sent[lane] = self.drawn, base
 
     def acknowledge(self, lane: str, offset: int) -> None:
         if self.records[lane] and offset >= self.records[lane][0]:
@@ -226,7 +240,7 @@ class Histories(RuleBasedStateMachine):
             self.lab.ends(claim.token)
         self.living.clear()
         for _ in range(100 + 2 * self.offset):
-            self.bridge_reads_acknowledgements()
+            self.bridge_reads_news()
             self.add([self.next_append(lane, 3) for lane in LANES])
             self.lab.passes(1)
             self.a_good_turn()

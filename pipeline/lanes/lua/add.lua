@@ -1,19 +1,21 @@
 #!lua
 -- ADD: append events to their lanes and tell how each lane stands. Without allow-oom: refused whole when memory is full.
--- ARGV: epoch, linger, events that make a lane due, number of fences, (partition, fence)*,
---       (name, partition, previous or '', number of entries, first offset, entry*)*
--- Returns enqueued, acknowledged, damaged (0 or 1) per lane.
+-- ARGV: epoch, linger, events that make a lane due, number of tenures, (partition, fence, highest incarnation drawn)*,
+--       (name, partition, incarnation or '', previous or '', number of entries, first offset, entry*)*
+-- Returns enqueued, acknowledged, incarnation, damaged (0 or 1), why it is parked (or nil) per lane.
 local LINGER, EVENTS = tonumber(ARGV[2]), tonumber(ARGV[3])
 local i = 5
 
 local refusal = check_epoch(ARGV[1])
 if refusal then return refusal end
+local drawn = {}
 for _ = 1, tonumber(ARGV[4]) do
   refusal = check_fence(ARGV[i], ARGV[i + 1])
   if refusal then return refusal end
-  i = i + 2
+  drawn[ARGV[i]] = ARGV[i + 2]
+  i = i + 3
 end
-for f = 5, i - 1, 2 do redis.call('HSET', ns .. ':fences', ARGV[f], ARGV[f + 1]) end
+for f = 5, i - 1, 3 do redis.call('HSET', ns .. ':fences', ARGV[f], ARGV[f + 1]) end
 
 local function follows(enqueued, previous, start, count)
   if previous == '' or tonumber(previous) == enqueued then return true end
@@ -23,11 +25,11 @@ local function follows(enqueued, previous, start, count)
   return false
 end
 
--- The list must end at what was enqueued: a list or a field that Redis forgot shows here.
-local function is_sound(list, enqueued, acknowledged)
-  if not enqueued or not acknowledged then return false end
-  local tail = redis.call('LINDEX', list, -1)
-  return (tail and offset_of(tail) or acknowledged) == enqueued
+-- One that the bridge did not name may be adopted, unless it is younger than the bridge's hold of the partition.
+local function is_meant(own, named, partition)
+  if not own then return false end
+  if named ~= '' then return own == tonumber(named) end
+  return own <= tonumber(drawn[partition])
 end
 
 local function append(list, enqueued, start, count)
@@ -58,34 +60,37 @@ local function wake(lane, name, state, length)
   rings = rings or due <= now
 end
 
-local function add(name, partition, previous, count, first, start)
+local function add(name, partition, named, previous, count, first, start)
   local lane, list = lane_key(name), list_key(name)
-  local state = redis.call('HMGET', lane, 'partition', 'enqueued', 'acknowledged', 'claim', 'failures', 'not_before')
-  local enqueued, acknowledged = tonumber(state[2]), tonumber(state[3])
-  if not (state[1] or enqueued or acknowledged) and redis.call('EXISTS', list) == 0 then
-    if previous ~= '' then return -1, -1, 1 end
-    if count == 0 then return -1, -1, 0 end
-    enqueued, acknowledged = first - 1, first - 1
-    redis.call('HSET', lane, 'partition', partition, 'enqueued', enqueued, 'acknowledged', acknowledged)
-  elseif state[1] ~= partition or not is_sound(list, enqueued, acknowledged)
+  local state = redis.call('HMGET', lane, 'partition', 'enqueued', 'acknowledged', 'claim', 'failures', 'not_before',
+    'incarnation', 'parked')
+  local enqueued, acknowledged, own = tonumber(state[2]), tonumber(state[3]), tonumber(state[7])
+  if not (state[1] or enqueued or acknowledged or own) and redis.call('EXISTS', list) == 0 then
+    if previous ~= '' or named ~= '' then return -1, -1, -1, 1, false end
+    if count == 0 then return -1, -1, -1, 0, false end
+    enqueued, acknowledged, own = first - 1, first - 1, tonumber(drawn[partition])
+    redis.call('HSET', lane, 'partition', partition, 'incarnation', drawn[partition],
+      'enqueued', enqueued, 'acknowledged', acknowledged)
+  elseif state[1] ~= partition or not is_meant(own, named, partition) or not is_sound(list, enqueued, acknowledged)
       or not follows(enqueued, previous, start, count) then
-    return enqueued or -1, acknowledged or -1, 1
+    return enqueued or -1, acknowledged or -1, own or -1, 1, false
   end
   if count > 0 and append(list, enqueued, start, count) then
     enqueued = offset_of(ARGV[start + count - 1])
     redis.call('HSET', lane, 'enqueued', enqueued)
   end
-  wake(lane, name, state, redis.call('LLEN', list))
-  return enqueued, acknowledged, 0
+  if not state[8] then wake(lane, name, state, redis.call('LLEN', list)) end
+  return enqueued, acknowledged, own, 0, state[8]
 end
 
 local out = {}
 while i <= #ARGV do
-  local count = tonumber(ARGV[i + 3])
-  local enqueued, acknowledged, damaged =
-    add(ARGV[i], ARGV[i + 1], ARGV[i + 2], count, tonumber(ARGV[i + 4]), i + 5)
-  out[#out + 1], out[#out + 2], out[#out + 3] = enqueued, acknowledged, damaged
-  i = i + 5 + count
+  local count = tonumber(ARGV[i + 4])
+  local enqueued, acknowledged, own, damaged, parked =
+    add(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], count, tonumber(ARGV[i + 5]), i + 6)
+  local n = #out
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = enqueued, acknowledged, own, damaged, parked
+  i = i + 6 + count
 end
 for set, before in pairs(known) do rings = rings or earliest(set) < before end
 if rings then ring() end

@@ -10,6 +10,9 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 -- Of lanes of Celery tasks, which come from no partition: nobody reads their acknowledgements.
 local NO_PARTITION = '-1'
 
+-- True for a lane that a bridge feeds.
+local function is_fed(partition) return partition and partition ~= NO_PARTITION end
+
 -- A lane is named after its merchant, s.<merchant> when it holds rows that a snapshot read.
 local function is_snapshot(name) return string.sub(name, 1, 2) == 's.' end
 local function lane_key(name) return ns .. ':lane:' .. name end
@@ -38,6 +41,13 @@ local function ring()
 end
 
 local function offset_of(entry) return tonumber(string.match(entry, '^(%d+)\n')) end
+
+-- The list must end at what was enqueued: a list or a field that Redis forgot shows here.
+local function is_sound(list, enqueued, acknowledged)
+  if not enqueued or not acknowledged then return false end
+  local tail = redis.call('LINDEX', list, -1)
+  return (tail and offset_of(tail) or acknowledged) == enqueued
+end
 
 local function check_epoch(epoch)
   if redis.call('GET', ns .. ':epoch') ~= epoch then return redis.error_reply('EPOCHLOST the lanes were emptied') end

@@ -16,6 +16,14 @@ local function fail(name, failures, delay, reason)
   if redis.call('EXISTS', list_key(name)) == 1 then wait_for_turn(name, failures + 1, now + delay) end
 end
 
+-- Out of its turns until its bridge has moved it out of the way; lanes of tasks have none.
+local function park(name, failures, partition, reason)
+  redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'reason', reason, 'parked', reason)
+  redis.call('HDEL', lane_key(name), 'linger_until')
+  redis.call('SADD', FAILING, name)
+  redis.call('SADD', ns .. ':dirty:' .. partition, name)
+end
+
 -- The sink has the first entries: they leave the lane, if the lane still starts with them.
 local function accept(name, first, entries, last, partition)
   local head = redis.call('LINDEX', list_key(name), 0)
@@ -23,7 +31,7 @@ local function accept(name, first, entries, last, partition)
     redis.call('LTRIM', list_key(name), entries, -1)
   end
   redis.call('HSET', lane_key(name), 'acknowledged', last)
-  if partition and partition ~= NO_PARTITION then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
+  if is_fed(partition) then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
 end
 
 local function open(name, failures, linger_until)
@@ -45,7 +53,9 @@ local function settle(token, name, first, entries, last, kind, delay, reason)
   end
   local failures = tonumber(fields[2]) or 0
   if entries > 0 then accept(name, first, entries, last, fields[3]) end
-  if kind == 'retry' then
+  if kind == 'park' and is_fed(fields[3]) then
+    park(name, failures, fields[3], reason)
+  elseif kind == 'retry' or kind == 'park' then
     fail(name, failures, delay, reason)
   else
     if kind == 'done' and failures > 0 then
@@ -207,13 +217,14 @@ local function claim(out)
   local found, set = next_lanes(number)
   local events, bytes, taken = EVENTS, BYTES, {}
   for _, name in ipairs(found) do
-    local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim')
+    local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked')
     local entries, size = head(name, events, bytes, #taken == 0)
     if not entries then
       set_foreign_aside(name)
       entries, size = head(name, events, bytes, #taken == 0)
     end
-    if not entries or redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3]) then
+    if not entries or redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3])
+        or fields[4] then
       redis.call('ZREM', set, name) -- damaged: the bridge's next ADD finds out
     elseif #entries == 0 then
       break
