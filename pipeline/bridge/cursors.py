@@ -7,12 +7,12 @@ holds at most one cursor per partition.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from pipeline.bridge.detached import Need
+from pipeline.bridge.detached import Detached, Need
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pending import grouped
 from pipeline.errors import PositionLostError
@@ -32,8 +32,16 @@ class Cursor:
 
     partition: Partition
     position: int
-    served: set[bytes] = field(default_factory=set)
+    served: dict[bytes, Detached] = field(default_factory=dict)
     reading: bool = False
+
+    def serves(self, key: bytes) -> bool:
+        """True when it is this lane that it feeds, not one that was detached anew since: that one begins further back."""
+        return key in self.served and self.served[key] is self.partition.detached.get(key)
+
+    def serve(self, keys: Iterable[bytes]) -> None:
+        """Feed these lanes from now on."""
+        self.served = {key: self.partition.detached[key] for key in keys}
 
     @property
     def behind(self) -> int:
@@ -99,10 +107,10 @@ class Cursors:
         idle, arrived = [], []
         for slot in self._slots:
             cursor = slot[1].get(partition.number)
-            if cursor is None or not (cursor.served & left.keys()):
+            if cursor is None or not any(cursor.serves(key) for key in left):
                 idle.append(slot)
                 continue
-            cursor.served = {key for key in left if key in cursor.served or left[key] >= cursor.position}
+            cursor.serve([key for key in left if cursor.serves(key) or left[key] >= cursor.position])
             if cursor.behind:
                 left = {key: need for key, need in left.items() if key not in cursor.served}
             else:
@@ -126,7 +134,8 @@ class Cursors:
             reader.drop(partition.number)
             del cursors[partition.number]
         if needs:
-            cursors[partition.number] = Cursor(partition, min(needs.values()), set(needs))
+            cursor = cursors[partition.number] = Cursor(partition, min(needs.values()))
+            cursor.serve(needs)
 
     def _read(
         self, reader: Rereader, cursors: Mapping[int, Cursor], stopped: frozenset[int], now: float

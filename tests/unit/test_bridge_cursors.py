@@ -2,7 +2,7 @@
 
 from pipeline.bridge.cursors import Cursors
 from pipeline.bridge.offsets import Partition
-from pipeline.ports import Appended, DetachedRow, News, State, Tenure
+from pipeline.ports import Appended, DetachedRow, Detachment, News, State, Tenure
 from tests.fakes.kafka import MemoryKafka, MemoryRereader
 
 A, B, C = "6", "7", "acme"
@@ -106,6 +106,18 @@ def test_a_second_cursor_serves_a_lane_behind_the_first() -> None:
         or len(bench.cursors.running) == 2
     )
     assert bench.got[B] == [1, 4]
+
+
+def test_a_lane_that_is_detached_anew_is_read_again_from_where_it_stands() -> None:
+    # Mutant: a cursor that knows the lanes it serves by their keys: it goes on, and what it has passed is left out.
+    bench = Bench(row(A, 0), records=90)
+    bench.until(A, 4)
+    bench.got[A].clear()
+    again = Detachment(A, 3, "running", "rewind: a person says so")
+    bench.partition.detach(again, 8)
+    bench.sync(row(A, 3, incarnation=8))
+    bench.until(A, 29)
+    assert bench.got[A] == list(range(3, 90, 3))
 
 
 def test_lanes_are_handed_over_where_they_meet_the_live_reader() -> None:
