@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import psycopg
 import pytest
 
 from devstack.postgres import drop_database
+from devstack.process import wait_until
+from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.consumer import Rejection
+from pipeline.control import fences
 from pipeline.control.database import ControlDatabase, migrate
+from pipeline.control.fences import Hold
 from pipeline.errors import FencedError, TransientError
 from pipeline.ports import Books, DetachedRow, Detachment, Request, SweepRecord, Takeover, Tenure
 from tests.conftest import at, unique
-from tests.fakes.books_lab import Audited, BooksLab, ControlLab, MemoryLab
+from tests.fakes.books_lab import CONSUMER, TOPICS, Audited, BooksLab, ControlLab, MemoryLab
 from tests.fakes.sweeps import sweep_of
 
 CHANGES, ROWS, ELSEWHERE = 1, 5, 2  # the same partition of both topics, and another one
@@ -49,8 +55,8 @@ def control(database_url: str) -> Iterator[ControlLab]:
 
 
 def control_lab(url: str) -> Iterator[ControlLab]:
-    """One on an empty control database."""
-    database = ControlDatabase(url)
+    """One on an empty control database, which waits for no lock for long."""
+    database = ControlDatabase(f"{url}?options=-c%20lock_timeout%3D10s")
     with database.transaction() as connection:
         connection.execute(
             "truncate detached, lane_requests, paused_consumers, sweeps, fences, actions, rejected"
@@ -86,6 +92,7 @@ def test_a_take_over_draws_the_next_fence_of_each_partition(lab: BooksLab) -> No
         CHANGES: Takeover(Tenure(2, 0), []),
         ELSEWHERE: nothing,
     }
+    assert held(lab, ROWS) == held(lab, ELSEWHERE) == 2
 
 
 def plain(takeovers: object) -> dict[int, Takeover]:
@@ -300,3 +307,75 @@ def test_a_sweep_published_twice_waits_twice(lab: BooksLab) -> None:
     books.pass_sweeps([record(6)])
     assert list(books.waiting_sweeps(CHANGES)) == []
     assert lab.passed() == {(record(5).sweep.id, CHANGES, 5)}
+
+
+# What only the control database can show.
+
+
+def test_consumers_do_not_see_each_other(control: ControlLab) -> None:
+    # Mutant: any of the queries without its consumer.
+    books, other = control.books, control.other
+    fence = held(control)
+    assert other.take_over([CHANGES])[CHANGES].tenure.fence == 1
+    books.detach(CHANGES, fence, [full("6")])
+    assert list(other.detach(CHANGES, 1, [full("6", 1)])) == [2]
+    for write in (
+        lambda: other.hand_over(CHANGES, 1, {"6": 9}),
+        lambda: other.advance(CHANGES, 1, {"6": 8}),
+        lambda: other.close(CHANGES, 1, ["6"]),
+        lambda: other.wait_sweeps(CHANGES, 1, [record(5)]),
+        lambda: other.take_over([CHANGES]),
+    ):
+        write()
+        assert control.rows(CHANGES) == {"6": row("6", 1)}
+    asked = control.ask(CHANGES, "6", "pause")
+    control.hold_consumer(True)
+    assert (list(other.requests([CHANGES])), other.consumer_paused()) == ([], False)
+    assert list(books.waiting_sweeps(CHANGES)) == []
+    books.wait_sweeps(CHANGES, fence, [record(5)])
+    other.pass_sweeps([record(5)])
+    assert list(books.waiting_sweeps(CHANGES)) == [record(5)]
+    assert [request.id for request in books.requests([CHANGES])] == [asked]
+
+
+def test_a_take_over_waits_for_what_its_predecessor_has_begun(control: ControlLab, database_url: str) -> None:
+    # Mutants: the fence is read without FOR SHARE; the rows, or the counter, are read with the fence in one statement.
+    fence, second = held(control), ControlDatabase(database_url)
+    taken: list[Takeover] = []
+    after = threading.Thread(target=lambda: taken.append(_take_over(second)))
+    with fences.held(control.database, Hold(CONSUMER, *TOPICS.place(CHANGES), fence)):
+        after.start()
+        assert wait_until(lambda: waiting_sessions(database_url) == 1, 10)
+        control.books.detach(CHANGES, fence, [full("6")])
+        assert taken == []
+    after.join(10)
+    assert taken == [Takeover(Tenure(2, 1), [row("6", 1)])]
+
+
+def _take_over(database: ControlDatabase) -> Takeover:
+    with closing(database):
+        return Bookkeeping(database, CONSUMER, TOPICS).take_over([CHANGES])[CHANGES]
+
+
+def waiting_sessions(database_url: str) -> int:
+    """Sessions of the database that wait for a lock."""
+    with psycopg.connect(database_url) as session:
+        found = session.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchall()
+    return int(found[0][0])
+
+
+def test_a_bridge_that_stands_still_within_a_transaction_holds_nobody_up(
+    control: ControlLab, database_url: str
+) -> None:
+    # Mutant: no idle_in_transaction_session_timeout: the take-over waits as long as the other stands still.
+    fence = held(control)
+    still = ControlDatabase(database_url, patience=0.2)
+    hold = Hold(CONSUMER, *TOPICS.place(CHANGES), fence)
+    with pytest.raises(TransientError, match="idle-in-transaction"), fences.held(still, hold) as connection:
+        assert held(control) == fence + 1
+        connection.execute("SELECT 1")
+    with pytest.raises(FencedError), fences.held(still, hold):
+        pass
+    still.close()
