@@ -18,7 +18,7 @@ from pipeline.control.fences import Hold, Place, held
 from pipeline.errors import TransientError
 from pipeline.ports import Detachment, Request, Verb
 
-KEPT = timedelta(days=7)
+_KEPT = timedelta(days=7)
 _AT_ONCE = 1000
 
 
@@ -82,8 +82,9 @@ class Pause:
 
 
 def ask(database: ControlDatabase, asked: Sequence[Asked]) -> list[int]:
-    """Write these requests, all or none; their ids."""
+    """Write these requests, all or none; their ids. Requests that ended more than a week ago are forgotten."""
     with database.transaction() as connection:
+        connection.execute("DELETE FROM lane_requests WHERE finished_at < clock_timestamp() - %s", (_KEPT,))
         return [_ask(connection, one) for one in asked]
 
 
@@ -142,14 +143,6 @@ def withdraw(database: ControlDatabase, id: int, *, actor: str) -> bool:
             ).rowcount
             == 1
         )
-
-
-def expire(database: ControlDatabase, kept: timedelta = KEPT) -> int:
-    """Forget requests that ended longer ago than that; what was done stays in ``actions``."""
-    with database.transaction() as connection:
-        return connection.execute(
-            "DELETE FROM lane_requests WHERE finished_at < clock_timestamp() - %s", (kept,)
-        ).rowcount
 
 
 def pause_consumer(database: ControlDatabase, consumer: str, *, actor: str, reason: str) -> bool:

@@ -20,7 +20,7 @@ from pipeline.control.fences import Hold
 from pipeline.errors import FencedError, TransientError
 from pipeline.ports import Books, DetachedRow, Detachment, Request, SweepRecord, Takeover, Tenure
 from tests.conftest import at, unique
-from tests.fakes.books_lab import CONSUMER, TOPICS, Audited, BooksLab, ControlLab, MemoryLab
+from tests.fakes.books_lab import CONSUMER, TOPICS, Audited, BooksLab, ControlLab, MemoryLab, waiting_sessions
 from tests.fakes.sweeps import sweep_of
 
 CHANGES, ROWS, ELSEWHERE = 1, 5, 2  # the same partition of both topics, and another one
@@ -355,15 +355,6 @@ def test_a_take_over_waits_for_what_its_predecessor_has_begun(control: ControlLa
 def _take_over(database: ControlDatabase) -> Takeover:
     with closing(database):
         return Bookkeeping(database, CONSUMER, TOPICS).take_over([CHANGES])[CHANGES]
-
-
-def waiting_sessions(database_url: str) -> int:
-    """Sessions of the database that wait for a lock."""
-    with psycopg.connect(database_url) as session:
-        found = session.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ).fetchall()
-    return int(found[0][0])
 
 
 def test_a_bridge_that_stands_still_within_a_transaction_holds_nobody_up(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import psycopg
+
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.topics import Topics
 from pipeline.control import detached, requests
@@ -169,3 +171,12 @@ class ControlLab(BooksLab):
         with self.database.transaction() as connection:
             found = connection.execute("SELECT sweep, topic, partition, record_offset FROM sweep_passages")
             return {(sweep, TOPICS.number(topic, partition), at) for sweep, topic, partition, at in found}
+
+
+def waiting_sessions(database_url: str) -> int:
+    """Sessions of the database that wait for a lock."""
+    with psycopg.connect(database_url) as session:
+        found = session.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchall()
+    return int(found[0][0])
