@@ -1,4 +1,7 @@
-"""Which partitions may flow: bounds for this process, and for the lane store's memory. A lane over its own is detached.
+"""Which partitions may flow, and what one lane may hold: bounds per lane, for this process, and for the lane store's memory.
+
+A lane over its bound is detached. When half of what this process may have pending is, the bound is a sixteenth: rather
+than everybody, those wait who have the most. Detached lanes share the other half, however many they are.
 
 Each bound stops at its mark and lets go at half of it (the store: as soon as it is below), so that flow does not
 flutter. Stopping is pausing partitions; polling goes on, or the group would take them away. Rows of snapshots have a
@@ -17,6 +20,7 @@ from pipeline.errors import TransientError
 
 STORE_LIMIT, SNAPSHOT_STORE_LIMIT = 0.7, 0.5
 _ASK_EVERY = 1.0
+_LEAST_SHARE = 64 * 1024
 
 
 @dataclass(slots=True)
@@ -25,12 +29,17 @@ class _Bound:
 
     limit: int
     over: bool = False
+    pending: int = 0
 
     def look(self, partitions: Iterable[Partition]) -> bool:
         """True from the moment there are more, until there is no more than half of it."""
-        pending = sum(partition.size for partition in partitions)
-        self.over = pending > self.limit // (2 if self.over else 1)
+        self.pending = sum(partition.size for partition in partitions)
+        self.over = self.pending > self.limit // (2 if self.over else 1)
         return self.over
+
+    def lane(self, lane_bytes: int) -> int:
+        """What one lane may hold, whose own bound is `lane_bytes`."""
+        return lane_bytes // 16 if self.pending > self.limit // 2 else lane_bytes
 
 
 class Flow:
@@ -42,12 +51,25 @@ class Flow:
     def __init__(
         self, *, lane_bytes: int, pending_bytes: int, snapshot_bytes: int, pressure: Callable[[], float]
     ) -> None:
-        self.lane_bytes = lane_bytes
+        self._lane_bytes = lane_bytes
         self._changes = _Bound(pending_bytes)
         self._snapshots = _Bound(snapshot_bytes)
         self._pressure = pressure
         self._asked_at = float("-inf")
         self._used = 0.0
+
+    def lane_limit(self, *, snapshot: bool) -> int:
+        """The bytes above which a lane is detached."""
+        return self._bound(snapshot).lane(self._lane_bytes)
+
+    def fed_limit(self, lanes: int, *, snapshot: bool) -> int:
+        """The bytes up to which each of so many detached lanes is fed."""
+        bound = self._bound(snapshot)
+        share = max(_LEAST_SHARE, bound.limit // 2 // max(1, lanes))
+        return min(share, bound.lane(self._lane_bytes))
+
+    def _bound(self, snapshot: bool) -> _Bound:
+        return self._snapshots if snapshot else self._changes
 
     def paused(self, partitions: Iterable[Partition], now: float) -> frozenset[int]:
         """The partitions that must not be read now."""

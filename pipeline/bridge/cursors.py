@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.detached import Detached, Need
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pending import grouped
@@ -52,19 +53,23 @@ class Cursor:
 class Cursors:
     """The cursors of one bridge, as many per partition as it has `readers`."""
 
-    def __init__(self, readers: Sequence[Rereader], lane_bytes: int) -> None:
+    def __init__(self, readers: Sequence[Rereader], flow: Flow) -> None:
         self._slots: list[tuple[Rereader, dict[int, Cursor]]] = [(reader, {}) for reader in readers]
-        self._lane_bytes = lane_bytes
+        self._flow = flow
+        self._limits = {False: 0, True: 0}
 
     @property
     def running(self) -> list[Cursor]:
         """Every cursor there is."""
-        return [cursor for _, cursors in self._slots for cursor in cursors.values()]
+        return [cursor for _, cursors in self._slots for cursor in list(cursors.values())]
 
     def read(self, held: Mapping[int, Partition], stopped: frozenset[int], now: float) -> None:
         """Read on, in all partitions but those `stopped`, and give each lane what is its own."""
         for reader, cursors in self._slots:
             self._drop(reader, cursors, held)
+        for snapshot in self._limits:
+            lanes = sum(len(one.feedable) for one in held.values() if one.snapshot is snapshot)
+            self._limits[snapshot] = self._flow.fed_limit(lanes, snapshot=snapshot)
         for partition in held.values():
             if partition.detached:
                 self._choose(partition)
@@ -88,7 +93,8 @@ class Cursors:
         lane = partition.detached.get(key)
         if lane is None or partition.unsent(key) or key in partition.needs:
             return False
-        return lane.wants_feeding(self._lane_bytes) and lane.lane.size <= self._lane_bytes // 2
+        limit = self._limits[partition.snapshot]
+        return lane.wants_feeding(limit) and lane.lane.size <= limit // 2
 
     @staticmethod
     def _drop(reader: Rereader, cursors: dict[int, Cursor], held: Mapping[int, Partition]) -> None:
@@ -102,7 +108,8 @@ class Cursors:
         left = {
             key: partition.detached[key].need
             for key in partition.feedable
-            if key not in partition.needs and partition.detached[key].wants_feeding(self._lane_bytes)
+            if key not in partition.needs
+            and partition.detached[key].wants_feeding(self._limits[partition.snapshot])
         }
         idle, arrived = [], []
         for slot in self._slots:

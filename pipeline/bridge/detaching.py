@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import structlog
 
+from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.cursors import Cursors
 from pipeline.bridge.holdings import Holdings
 from pipeline.bridge.offsets import Partition
@@ -29,13 +30,10 @@ _log = structlog.get_logger()
 class Detaching:
     """Works on the partitions that the bridge holds."""
 
-    def __init__(
-        self, holdings: Holdings, books: Books, readers: Sequence[Rereader], lane_bytes: int
-    ) -> None:
+    def __init__(self, holdings: Holdings, books: Books, readers: Sequence[Rereader], flow: Flow) -> None:
         self._holdings = holdings
         self._books = books
-        self._lane_bytes = lane_bytes
-        self.cursors = Cursors(readers, lane_bytes)
+        self.cursors = Cursors(readers, flow)
         self.detachments = 0
 
     @property

@@ -64,7 +64,7 @@ class Dispatcher:
         self._flow = flow
         self._clock = clock
         self._holdings = Holdings(store, clock)
-        self._detaching = Detaching(self._holdings, books, readers, flow.lane_bytes)
+        self._detaching = Detaching(self._holdings, books, readers, flow)
         self._paused: frozenset[int] = frozenset()
         self._consumer_paused = False
         self._records = self._set_aside_count = self._sweeps = 0
@@ -155,7 +155,7 @@ class Dispatcher:
         for number, records in polled.records.items():
             partition = self._held.get(number)
             if partition is not None and records:
-                partition.receive(records, now, self._flow.lane_bytes)
+                partition.receive(records, now, self._flow.lane_limit(snapshot=partition.snapshot))
                 self._records += len(records)
 
     def _attempt(self, step: Step) -> None:

@@ -52,14 +52,14 @@ def fill(subject: Partition, offset: int, size: int, limit: int) -> None:
 
 def test_what_could_not_be_appended_pauses_its_partition() -> None:
     held, subject = partitions(), flow(Store())
-    held[0].receive([MemoryRecord(0, b"6", b"x")], 0.0, subject.lane_bytes)
+    held[0].receive([MemoryRecord(0, b"6", b"x")], 0.0, 10**6)
     assert subject.paused(held, 0.0) == {0}
 
 
 def test_too_much_pending_in_all_pauses_everything_until_half() -> None:
     held, subject = partitions(), flow(Store(), lane_bytes=10_000)
-    fill(held[0], 0, 600, subject.lane_bytes)
-    fill(held[0], 1, 600, subject.lane_bytes)
+    fill(held[0], 0, 600, 10**6)
+    fill(held[0], 1, 600, 10**6)
     assert subject.paused(held, 0.0) == BOTH
     held[0].accept(News("6", 3, 0))
     assert subject.paused(held, 0.0) == BOTH
@@ -90,10 +90,10 @@ def test_the_store_is_asked_once_a_second_and_its_last_answer_stands() -> None:
 def test_rows_of_snapshots_have_a_budget_of_their_own_and_take_none_from_changes() -> None:
     held, rows = partitions(), snapshots()
     subject = flow(Store(), lane_bytes=10_000, pending_bytes=1000, snapshot_bytes=500)
-    fill(rows, 0, 500, subject.lane_bytes)
-    fill(held[0], 0, 900, subject.lane_bytes)
+    fill(rows, 0, 500, 10**6)
+    fill(held[0], 0, 900, 10**6)
     assert subject.paused([*held, rows], 0.0) == NONE
-    fill(rows, 1, 300, subject.lane_bytes)
+    fill(rows, 1, 300, 10**6)
     assert subject.paused([*held, rows], 0.0) == {2}
     rows.accept(News("s.6", 3, 0))
     assert subject.paused([*held, rows], 0.0) == {2}
@@ -104,7 +104,7 @@ def test_rows_of_snapshots_have_a_budget_of_their_own_and_take_none_from_changes
 def test_too_many_changes_pause_snapshots_too() -> None:
     held, rows = partitions(), snapshots()
     subject = flow(Store(), lane_bytes=10_000)
-    fill(held[0], 0, 1100, subject.lane_bytes)
+    fill(held[0], 0, 1100, 10**6)
     assert subject.paused([*held, rows], 0.0) == {0, 1, 2}
 
 
@@ -117,3 +117,22 @@ def test_a_store_that_fills_up_pauses_snapshots_before_changes() -> None:
     assert subject.paused(held, 1.0) == {0, 1, 2}
     store.used = SNAPSHOT_STORE_LIMIT
     assert subject.paused(held, 2.0) == NONE
+
+
+def test_a_lane_may_hold_a_sixteenth_once_half_of_everything_is_pending() -> None:
+    # Mutant: the same bound whatever is pending: a few dozen lanes below it stop everybody.
+    held, subject = partitions(), flow(Store(), lane_bytes=1600, pending_bytes=1000)
+    fill(held[0], 0, 500, 10**6)
+    subject.paused(held, 0.0)
+    assert subject.lane_limit(snapshot=False) == 1600
+    fill(held[0], 1, 1, 10**6)
+    subject.paused(held, 0.0)
+    assert (subject.lane_limit(snapshot=False), subject.lane_limit(snapshot=True)) == (100, 1600)
+
+
+def test_detached_lanes_share_half_of_what_may_be_pending() -> None:
+    # Mutant: each fed up to `lane_bytes`: many of them fill the budget, and pause everybody's partitions.
+    mib = 1024 * 1024
+    subject = flow(Store(), lane_bytes=16 * mib, pending_bytes=512 * mib)
+    limits = [subject.fed_limit(lanes, snapshot=False) for lanes in (0, 1, 16, 32, 1024, 10**6)]
+    assert limits == [16 * mib, 16 * mib, 16 * mib, 8 * mib, mib // 4, mib // 16]

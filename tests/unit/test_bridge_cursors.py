@@ -1,5 +1,6 @@
 """How detached lanes are read again, beside the live reader."""
 
+from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.cursors import Cursors
 from pipeline.bridge.offsets import Partition
 from pipeline.ports import Appended, DetachedRow, Detachment, News, State, Tenure
@@ -18,7 +19,8 @@ class Bench:
             self.kafka.append(0, (A, B, C)[n % 3].encode(), b"x" * 10)
         self.partition = Partition(0, 1, Tenure(1, 3), 0, rows=rows)
         self.readers = [MemoryRereader(self.kafka, most) for _ in range(readers)]
-        self.cursors = Cursors(self.readers, BUDGET)
+        flow = Flow(lane_bytes=BUDGET, pending_bytes=10**6, snapshot_bytes=10**6, pressure=lambda: 0.0)
+        self.cursors = Cursors(self.readers, flow)
         self.got: dict[str, list[int]] = {A: [], B: [], C: []}
         self.live(records)
         for row in rows:
