@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import closing
 
 import click
 
@@ -159,10 +160,11 @@ def withdraw(id: int) -> None:
     Exits with 1 when there is no such request any more.
     """
     settings = configuration.load()
-    database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
-    require_migrated(database)
-    if not requests.withdraw(database, id, actor=getpass.getuser()):
-        found = requests.outcome(database, id)
+    with closing(ControlDatabase(settings.environment.control_database_url.get_secret_value())) as database:
+        require_migrated(database)
+        withdrawn = requests.withdraw(database, id, actor=getpass.getuser())
+        found = None if withdrawn else requests.outcome(database, id)
+    if not withdrawn:
         state = "there is none, or it ended long ago" if found is None else "it has ended already"
         raise PermanentError(
             f"request {id} cannot be withdrawn: {state}", hint="see: pipeline lanes show CONSUMER MERCHANT"

@@ -99,6 +99,6 @@ def _count_and_do(ask: Asking, order: Order, snapshot: bool, yes: bool) -> None:
         refuse_tasks(ground, order.verb)
         if snapshot and True not in ground.kinds():
             raise click.UsageError(f"{ask.consumer} takes no rows of snapshots")
+        ground.require_seen(ground.standings(ask.merchants))
         lanes = ground.standings(ask.merchants, (snapshot,))
-        ground.require_seen(lanes)
         do_counted(ground, ask, order, lanes, yes=yes)

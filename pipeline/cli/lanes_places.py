@@ -215,6 +215,7 @@ def did_you_mean(name: str, known: Sequence[str] | set[str]) -> str:
 def counting(what: str, part: Range) -> Iterator[Advance]:
     """A progress bar on stderr while a partition is read; nothing when that is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(plain(what), total=max(1, part.end - part.first))
         yield lambda offset: bars.update(bar, completed=offset - part.first)
