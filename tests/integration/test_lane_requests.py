@@ -3,7 +3,9 @@
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 
+import psycopg
 import pytest
 
 from devstack.process import wait_until
@@ -222,16 +224,8 @@ def test_a_sweep_waited_for_while_it_is_forgotten_is_kept(
     database: ControlDatabase, books: Bookkeeping, control_url: str
 ) -> None:
     # Mutant: `expire` in one statement: it deletes by what it saw before it waited for the lock.
-    held, record = fence(books), SweepRecord(CHANGES, 5, sweep_of(80))
-    sweeps.passed(database, "warehouse", [Passage(record.sweep, "datastream", 1, 5)])
-    with database.transaction() as connection:
-        connection.execute("UPDATE sweeps SET seen_at = seen_at - interval '1 year'")
-
-    def forget() -> None:
-        with closing(ControlDatabase(control_url)) as own:
-            sweeps.expire(own, {"search": READ}, 1.0)
-
-    forgetting = threading.Thread(target=forget)
+    held, record = fence(books), old_sweep(database)
+    forgetting = threading.Thread(target=lambda: forget(control_url))
     with database.transaction():
         books.wait_sweeps(CHANGES, held, [record])
         forgetting.start()
@@ -240,20 +234,45 @@ def test_a_sweep_waited_for_while_it_is_forgotten_is_kept(
     assert list(books.waiting_sweeps(CHANGES)) == [record]
 
 
-def test_a_sweep_forgotten_before_it_is_waited_for_is_written_again(
+def test_a_sweep_that_is_found_is_not_forgotten_before_it_is_waited_for(
     database: ControlDatabase, books: Bookkeeping, control_url: str
 ) -> None:
-    held, record = fence(books), SweepRecord(CHANGES, 5, sweep_of(80))
-    sweeps.passed(database, "warehouse", [Passage(record.sweep, "datastream", 1, 5)])
+    # Mutant: a sweep that is there is left alone, not locked: what is written next refers to nothing.
+    held, record = fence(books), old_sweep(database)
+    failed: list[BaseException] = []
 
     def wait() -> None:
         with closing(ControlDatabase(control_url)) as own:
-            Bookkeeping(own, "search", TOPICS).wait_sweeps(CHANGES, held, [record])
+            try:
+                Bookkeeping(own, "search", TOPICS).wait_sweeps(CHANGES, held, [record])
+            except psycopg.Error as error:
+                failed.append(error)
 
-    waiting = threading.Thread(target=wait)
+    threads = [threading.Thread(target=wait), threading.Thread(target=lambda: forget(control_url))]
     with database.transaction() as connection:
-        connection.execute("DELETE FROM sweeps")
-        waiting.start()
-        assert wait_until(lambda: waiting_sessions(control_url) == 1, 10)
-    waiting.join(10)
-    assert list(books.waiting_sweeps(CHANGES)) == [record]
+        connection.execute("LOCK TABLE sweep_waits IN SHARE MODE")
+        for blocked, thread in enumerate(threads, 1):
+            thread.start()
+            assert wait_until(partial(blocked_are, control_url, blocked), 10)
+    for thread in threads:
+        thread.join(10)
+    assert (failed, list(books.waiting_sweeps(CHANGES))) == ([], [record])
+
+
+def blocked_are(url: str, count: int) -> bool:
+    return waiting_sessions(url) == count
+
+
+def old_sweep(database: ControlDatabase) -> SweepRecord:
+    """One that another consumer has passed a year ago."""
+    record = SweepRecord(CHANGES, 5, sweep_of(80))
+    sweeps.passed(database, "warehouse", [Passage(record.sweep, "datastream", 1, 5)])
+    with database.transaction() as connection:
+        connection.execute("UPDATE sweeps SET seen_at = seen_at - interval '1 year'")
+    return record
+
+
+def forget(url: str) -> None:
+    """What upkeep does."""
+    with closing(ControlDatabase(url)) as own:
+        sweeps.expire(own, {"search": READ}, 1.0)
