@@ -218,10 +218,8 @@ class Partition:
 
     def slow(self, now: float, age: float, behind: int) -> None:
         """Lanes whose oldest event waits for `age` seconds and `behind` records need to be detached."""
-        for key, lane in self._pending.items():
-            head = lane.head
-            if head is not None and self.position - head > behind and lane.chunks[0].read_at < now - age:
-                self.needs.setdefault(key, Need(f"its oldest event waited for more than {age:.0f} s"))
+        for key in self._pending.slow(self.position - behind, now - age):
+            self.needs.setdefault(key, Need(f"its oldest event waited for more than {age:.0f} s"))
 
     def first_of(self, lane: str) -> int:
         """The first offset of a lane that is not accepted, or the next one to read."""
@@ -238,15 +236,16 @@ class Partition:
         return "running" if detached is None else detached.state
 
     def needed(self, limit: int) -> list[Detachment]:
-        """What has to be written for lanes that are to be detached."""
-        return [self._detachment(key, need) for key, need in list(self.needs.items())[:limit]]
-
-    def _detachment(self, key: bytes, need: Need) -> Detachment:
-        lane = lane_of(key.decode(), snapshot=self.snapshot)
-        state = self.state_of(lane)
-        if need.state is not None and state == "running":
-            state = need.state
-        return Detachment(lane, self.first_of(lane), state, need.reason)
+        """What has to be written for lanes that are to be detached; one that a person holds stays held."""
+        found = []
+        for key, need in list(self.needs.items())[:limit]:
+            lane = lane_of(key.decode(), snapshot=self.snapshot)
+            state = self.state_of(lane)
+            kept = need.state is None or state != "running"
+            found.append(
+                Detachment(lane, self.first_of(lane), state if kept else need.state or state, need.reason)
+            )
+        return found
 
     def detach(self, written: Detachment, incarnation: int) -> None:
         """That is written: forget the lane as it was."""

@@ -15,6 +15,7 @@ from heapq import heappop, heappush
 
 from pipeline.ports import Record
 
+_FEW = 10
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
 
@@ -150,6 +151,18 @@ class PendingLanes:
         """The smallest pending offset of that lane."""
         lane = self._lanes.get(key)
         return None if lane is None else lane.head
+
+    def slow(self, below: int, before: float) -> list[bytes]:
+        """Lanes whose oldest event lies below that offset and was read before that time.
+
+        None when that is most of them: then it is not they who are slow but the sink.
+        """
+        slow = [
+            key
+            for key, lane in self._lanes.items()
+            if lane.chunks[0].head < below and lane.chunks[0].read_at < before
+        ]
+        return slow if len(slow) <= max(_FEW, len(self._lanes) // 2) else []
 
     def smallest(self) -> int | None:
         """The smallest of all, or None when nothing is pending."""

@@ -340,3 +340,16 @@ def test_a_lane_whose_head_is_slow_is_to_be_detached() -> None:
     assert not subject.needs
     subject.slow(11.0, 10.0, 50)
     assert list(subject.needs) == [A.encode()]
+
+
+def test_no_lane_is_called_slow_while_most_of_them_wait() -> None:
+    # Mutant: slow() that counts nobody: a sink that is away has every lane detached.
+    subject = partition()
+    receive(subject, *((10 + n, str(n), b"a") for n in range(20)), now=0.0)
+    send(subject)
+    subject.slow(11.0, 10.0, 0)
+    assert not subject.needs
+    for n in range(10, 20):
+        accept(subject, str(n), 10 + n)
+    subject.slow(11.0, 10.0, 0)
+    assert len(subject.needs) == 10
