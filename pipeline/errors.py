@@ -53,12 +53,21 @@ class FencedError(PipelineError):
 class PositionLostError(PipelineError):
     """The position to go on from no longer exists; going on would lose events.
 
-    `first`: the first offset that is left of each partition concerned, as far as that is known.
+    `first`: the first offset that is left of each partition concerned, as far as that is known. `lanes`: those whose
+    position is lost, None when it is that of all.
     """
 
-    def __init__(self, what: str, *, hint: str = "", first: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str = "",
+        first: Mapping[int, int] | None = None,
+        lanes: frozenset[str] | None = None,
+    ) -> None:
         super().__init__(what, hint=hint)
         self.first = first or {}
+        self.lanes = lanes
 
 
 class EpochLostError(PipelineError):

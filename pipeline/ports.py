@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -167,11 +167,15 @@ class LaneStore(Protocol):
         """
 
 
+Needs = Callable[[], Mapping[str, int]]
+"""Lanes, and the first offset that each needs now."""
+
+
 class Rereader(Protocol):
     """Reads partitions again from where it is told, beside the group: nothing is committed and nobody is disturbed."""
 
-    def seek(self, partition: int, offset: int) -> None:
-        """Read that partition from `offset` next, whether or not it was read before."""
+    def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
+        """Read from `offset` next; records of those who have `needs` may come from a copy when they passed retention."""
 
     def pause(self, partitions: frozenset[int]) -> None:
         """Exactly these of the partitions that are read are paused from now on."""
@@ -182,7 +186,7 @@ class Rereader(Protocol):
     def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """Records of partitions that are not paused; waits up to `timeout` seconds for the first.
 
-        PositionLostError when one of the positions passed retention.
+        PositionLostError when a position passed retention: of the partitions, and the lanes if only some, it names.
         """
 
     def position(self, partition: int) -> int:

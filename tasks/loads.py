@@ -8,8 +8,8 @@ import structlog
 from celery import shared_task
 
 from pipeline import settings
+from pipeline.storage import Bucket
 from pipeline.warehouse.loader import Loader
-from pipeline.warehouse.storage import Bucket
 
 
 @shared_task(name="loads", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types

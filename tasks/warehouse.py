@@ -7,8 +7,8 @@ from functools import cache
 from pipeline import settings
 from pipeline.consumer import SweepOrder, Turn
 from pipeline.control.database import ControlDatabase
+from pipeline.storage import Bucket
 from pipeline.warehouse.stager import Stager
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.sweep import WarehouseSweep
 
 

@@ -14,7 +14,6 @@ _FENCED = (
     kafka_errors.IllegalGenerationError,
     kafka_errors.UnknownMemberIdError,
     kafka_errors.RebalanceInProgressError,
-    kafka_errors.FencedInstanceIdError,
 )
 _LOST = (
     kafka_errors.NoOffsetForPartitionError,
@@ -34,6 +33,11 @@ def translated() -> Iterator[None]:
     """Kafka's errors as ours."""
     try:
         yield
+    except kafka_errors.FencedInstanceIdError as error:
+        raise PermanentError(
+            "kafka: another process has joined the group under this one's instance name",
+            hint="give each bridge an --instance of its own, or none",
+        ) from error
     except _FENCED as error:
         raise FencedError(f"kafka: {type(error).__name__}: another member may own the partition") from error
     except _LOST as error:

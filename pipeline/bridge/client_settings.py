@@ -25,3 +25,10 @@ MEMBERSHIP: Mapping[str, Any] = {
     "heartbeat_interval_ms": 1500,
     "reconnect_backoff_max_ms": 1000,
 }
+
+
+def membership(instance: str | None) -> Mapping[str, Any]:
+    """How a member belongs to its group. Under a name it never leaves: its partitions wait 30 s for its return."""
+    if instance is None:
+        return MEMBERSHIP
+    return {**MEMBERSHIP, "session_timeout_ms": 30_000, "group_instance_id": instance}

@@ -14,7 +14,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
-from pipeline.bridge.client_settings import MEMBERSHIP, READING
+from pipeline.bridge.client_settings import READING, membership
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
@@ -65,6 +65,8 @@ class GroupMember:
     """One member of a consumer's group: a RecordSource and its Offsets, partitions numbered through `topics`.
 
     A partition that should move and does not for 30 s is taken for a stall of the client: the client is replaced.
+    `instance`: a name under which a member that comes back within 30 s has the partitions that it had; PermanentError
+    from a commit when another process has joined under it.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class GroupMember:
         topics: Topics,
         group: str,
         *,
+        instance: str | None = None,
         security: KafkaSecurity = PLAINTEXT,
         options: Mapping[str, Any] = READING,
         stalled_after: float = STALLED_AFTER,
@@ -84,7 +87,7 @@ class GroupMember:
             "group_id": group,
             "client_id": group,
             "partition_assignment_strategy": [CooperativeStickyAssignor],
-            **MEMBERSHIP,
+            **membership(instance),
             **security.kafka_python(),
             **options,
         }
@@ -157,7 +160,7 @@ class GroupMember:
             self._consumer.commit(for_kafka(self._topics, positions), timeout_ms=ANSWER_MS)
 
     def close(self) -> None:
-        """Leave the group, so that others take over at once."""
+        """Leave the group, so that others take over at once; a member with an instance name stays in it."""
         try:
             self._consumer.close(autocommit=False, timeout_ms=3000)
         except kafka_errors.KafkaError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from pipeline.bridge.backpressure import Flow
-from pipeline.bridge.detached import Detached, Need
+from pipeline.bridge.detached import Detached, Need, passed_retention
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pending import grouped
 from pipeline.errors import PositionLostError
@@ -48,6 +48,11 @@ class Cursor:
     def behind(self) -> int:
         """Records up to the live reader."""
         return max(0, self.partition.position - self.position)
+
+    def needs(self) -> dict[str, int]:
+        """The lanes it serves, and the first offset of each that it has to bring."""
+        lanes = (self.partition.detached[key] for key in self.served)
+        return {one.lane.name: one.need for one in lanes}
 
 
 class Cursors:
@@ -151,7 +156,7 @@ class Cursors:
         try:
             for number, cursor in going.items():
                 if not cursor.reading:
-                    reader.seek(number, cursor.position)
+                    reader.seek(number, cursor.position, cursor.needs)
                     cursor.reading = True
             reader.pause(frozenset(number for number in cursors if number not in going))
             if not going:
@@ -189,9 +194,10 @@ class Cursors:
         """Nothing is passed over silently: the lanes stop, and a person decides."""
         _log.error("records of detached lanes passed retention", lost=error.what)
         for cursor, first in [(cursors[n], at) for n, at in error.first.items() if n in cursors]:
-            cursor.position, cursor.reading = max(cursor.position, first), False
+            cursor.reading = False
+            if error.lanes is None:
+                cursor.position = max(cursor.position, first)
             for key in cursor.served:
-                need = cursor.partition.detached[key].need
-                if need < first:
-                    reason = f"offsets {need} to {first - 1} passed retention before they were accepted"
-                    cursor.partition.needs[key] = Need(reason, "parked")
+                lane = cursor.partition.detached[key]
+                if lane.need < first and (error.lanes is None or lane.lane.name in error.lanes):
+                    cursor.partition.needs[key] = Need(passed_retention(lane.need, first), "parked")

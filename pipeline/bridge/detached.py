@@ -73,6 +73,14 @@ class Detached:
         return Lane(self.lane.name, previous, incarnation=self.lane.incarnation)
 
 
+def passed_retention(need: int, first: int) -> str:
+    """Why a lane that needs offset `need` is parked when `first` is the first one left, and what a person can do."""
+    return (
+        f"offsets {need} to {first - 1} passed retention before they were accepted:"
+        f" skip to {first}, then snapshot what this merchant has"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """Why a lane is to be detached, or detached anew; ``state`` None: as it was."""

@@ -18,7 +18,7 @@ from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
 from pipeline.errors import PositionLostError, TransientError
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
-from pipeline.ports import Record
+from pipeline.ports import Needs, Record
 
 _log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class TopicRereader:
         self._read: set[int] = set()
         self._sought: dict[int, int] = {}
 
-    def seek(self, partition: int, offset: int) -> None:
+    def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
         """See Rereader."""
         self._read.add(partition)
         self._sought[partition] = offset

@@ -25,8 +25,9 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
     """Give every partition a committed offset at the consumer's first start; refuse when one was lost since.
 
     A consumer that has started without snapshots and takes them now reads their topic from its beginning, and runs the
-    sweeps that it has run again: rows that lie before them in that topic come after them. PermanentError when a topic has another number of partitions than configured (merchants are spread by it), or when
-    the consumer used to read another stream: its lanes hold offsets of that one.
+    sweeps that it has run again: rows that lie before them in that topic come after them. PermanentError when a topic
+    has another number of partitions than configured (merchants are spread by it), or when the consumer used to read
+    another stream: its lanes hold offsets of that one.
     """
     topics, group, environment = (
         Topics.of(settings, consumer),

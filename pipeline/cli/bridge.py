@@ -15,6 +15,8 @@ from pipeline.bridge.backpressure import Flow, store_pressure
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.consumer import GroupMember
 from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.fitness import require_fit
+from pipeline.bridge.instance import INSTANCE, only_one
 from pipeline.bridge.reread import TopicRereader
 from pipeline.bridge.start import ensure_started, group_of
 from pipeline.bridge.topics import Topics
@@ -29,12 +31,20 @@ PENDING_BYTES, SNAPSHOT_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
 CURSORS = 2  # per partition; each has a client of its own
 
 
+def _instance(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not INSTANCE.fullmatch(value):
+        raise click.BadParameter("must have only letters, digits, '.', '_' and '-' (≤ 200)")
+    return value
+
+
 @click.command()
 @click.argument("consumer")
-def bridge(consumer: str) -> None:
+@click.option("--instance", callback=_instance, help="A name of this process's own, the same at each start.")
+def bridge(consumer: str, instance: str | None) -> None:
     """Append each merchant's records to its lane of CONSUMER; commit what its sink has accepted.
 
-    Any number of these may run for one consumer: they share the partitions.
+    Any number of these may run for one consumer: they share the partitions. One with an --instance keeps its
+    partitions when it is back within 30 s; when it stays away, they wait so long for another.
     """
     settings = configuration.load()
     settings.consumer(consumer)
@@ -42,19 +52,28 @@ def bridge(consumer: str) -> None:
     stop = threading.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.set())
-    run(settings, consumer, stop)
+    url, group = settings.environment.control_database_url.get_secret_value(), group_of(settings, consumer)
+    with only_one(url, group, instance, stop):
+        run(settings, consumer, stop, instance)
 
 
-def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
+def run(settings: Settings, consumer: str, stop: threading.Event, instance: str | None = None) -> None:
     """Run one bridge until `stop` is set."""
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     require_migrated(database)
-    ensure_started(database, settings, consumer)
     client = connect(settings.environment.redis_url.get_secret_value())
+    ensure_started(database, settings, consumer)
+    require_fit(
+        settings.environment.kafka_bootstrap_servers,
+        Topics.of(settings, consumer).names,
+        settings.environment.kafka_security,
+        client,
+    )
     member = GroupMember(
         settings.environment.kafka_bootstrap_servers,
         Topics.of(settings, consumer),
         group_of(settings, consumer),
+        instance=instance,
         security=settings.environment.kafka_security,
     )
     readers = [
@@ -67,7 +86,9 @@ def run(settings: Settings, consumer: str, stop: threading.Event) -> None:
     ]
     dispatcher = _dispatcher(settings, consumer, database, client, member, readers)
     heartbeat = Heartbeat(client, settings.deployment, f"bridge-{consumer}", dispatcher.metrics).start()
-    structlog.get_logger().info("bridge runs", consumer=consumer, group=group_of(settings, consumer))
+    structlog.get_logger().info(
+        "bridge runs", consumer=consumer, group=group_of(settings, consumer), instance=instance
+    )
     try:
         dispatcher.run(stop)
     finally:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import click
-import redis
 from rich.console import Console
 
 from pipeline import settings as configuration
+from pipeline.bridge.fitness import short_retention, store_problems
 from pipeline.capture import disabling
 from pipeline.capture.session import session
 from pipeline.capture.topics import check_topics
@@ -24,8 +24,8 @@ from pipeline.lanes.store import connect as connect_redis
 from pipeline.search.client import connect as connect_search
 from pipeline.search.client import translated
 from pipeline.search.mapping import check_indices
-from pipeline.settings import Settings
-from pipeline.warehouse.storage import Bucket
+from pipeline.settings import Deployment, Settings, seconds
+from pipeline.storage import Bucket
 from pipeline.warehouse.tables import check_tables
 
 Probe = tuple[str, Callable[[], Sequence[str]]]
@@ -48,7 +48,14 @@ def check() -> None:
         console.print(f"[{'red' if problems else 'green'}]{'✗' if problems else '✓'}[/] {name}")
         for problem in problems:
             console.print(f"    {problem}", markup=False, soft_wrap=True)
+    for warning in _warnings(settings.configuration.deployment):
+        console.print(f"[yellow]![/] {warning}", soft_wrap=True)
     sys.exit(1 if wrong else 0)
+
+
+def _warnings(deployment: Deployment) -> list[str]:
+    topics = (deployment.datastream, deployment.snapshots, deployment.eventstream)
+    return [said for one in topics if (said := short_retention(one.topic, seconds(one.retention)))]
 
 
 def _problems(ask: Callable[[], Sequence[str]]) -> Sequence[str]:
@@ -93,19 +100,9 @@ def _source(settings: Settings, name: str, tables: list[Table]) -> list[str]:
 
 
 def _redis(url: str) -> list[str]:
-    try:
-        with connect_redis(url) as client:
-            memory = client.info("memory")
-    except redis.RedisError as error:
-        return [f"Redis does not answer: {type(error).__name__}; see REDIS_URL"]
-    policy, problems = memory.get("maxmemory_policy"), []
-    if policy != "noeviction":
-        problems.append(
-            f"Redis: maxmemory-policy is {policy}, must be noeviction: evicted keys are lost lanes"
-        )
-    if not memory.get("maxmemory"):
-        problems.append("Redis: maxmemory is not set, so bridges cannot stop before memory is full")
-    return problems
+    with connect_redis(url) as client:
+        losing, amiss = store_problems(client)
+    return losing + amiss
 
 
 def _search(settings: Settings, tables: Sequence[Table]) -> list[str]:

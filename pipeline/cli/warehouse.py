@@ -14,8 +14,8 @@ from rich.table import Table
 from pipeline import settings
 from pipeline.control import actions, parts, tables
 from pipeline.control.database import ControlDatabase
+from pipeline.storage import Bucket
 from pipeline.warehouse.loader import Loader, Report
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.tables import check_tables
 
 

@@ -19,10 +19,10 @@ from pipeline.domain.table import by_type
 from pipeline.errors import PermanentError, TransientError
 from pipeline.failpoints import passes
 from pipeline.settings import Settings, seconds
+from pipeline.storage import Bucket
 from pipeline.warehouse import transaction
 from pipeline.warehouse.ledger import Entry
 from pipeline.warehouse.redshift import WarehouseUnavailableError
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.transaction import Target
 from pipeline.warehouse.types import SinkTable, sink_table
 

@@ -13,9 +13,9 @@ from pipeline.control.parts import Part
 from pipeline.domain.table import by_type
 from pipeline.errors import TransientError
 from pipeline.failpoints import passes
+from pipeline.storage import Bucket
 from pipeline.warehouse.files import PartFile, part_file
 from pipeline.warehouse.rows import Pick, Rows, RowWriter, fold
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.types import sink_table
 
 

@@ -10,10 +10,10 @@ import msgspec
 from pipeline.control.parts import Batch
 from pipeline.errors import PermanentError
 from pipeline.failpoints import passes
+from pipeline.storage import Bucket
 from pipeline.warehouse import ledger, statements
 from pipeline.warehouse.ledger import Entry
 from pipeline.warehouse.redshift import Session, StatementRefusedError, session
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.types import SinkTable
 
 _FIRST_CLAUSE = re.compile(r"[^,:'\[]*")

@@ -20,7 +20,7 @@ PLANTED = (
     ("pipeline/capture/relay.py", "import kafka", "Loops speak through ports"),
     ("pipeline/verify/table.py", "import psycopg", "psycopg:"),
     ("pipeline/bridge/start.py", "import kafka", "Kafka:"),
-    ("pipeline/warehouse/storage.py", "import redis", "Redis:"),
+    ("pipeline/storage.py", "import redis", "Redis:"),
     ("pipeline/lanes/store.py", "import celery", "Celery and kombu:"),
     ("pipeline/verify/table.py", "import elasticsearch", "Elasticsearch:"),
     ("pipeline/warehouse/stager.py", "import boto3", "Redshift and S3:"),

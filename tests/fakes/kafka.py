@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import FencedError, PositionLostError, TransientError
-from pipeline.ports import Committed, Polled, Record
+from pipeline.ports import Committed, Needs, Polled, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class MemoryRereader:
     _positions: dict[int, int] = field(default_factory=dict)
     _paused: frozenset[int] = frozenset()
 
-    def seek(self, partition: int, offset: int) -> None:
+    def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
         """See Rereader."""
         self._positions[partition] = offset
 

@@ -89,10 +89,10 @@ class Bridged:
         self.settings = load(self.variables, self.directory)
 
     @contextmanager
-    def bridge(self, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    def bridge(self, *options: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
         """A bridge process, told to end and required to leave within ten seconds if it still runs."""
         process = subprocess.Popen(
-            [PIPELINE, "bridge", "audit"],
+            [PIPELINE, "bridge", "audit", *options],
             cwd=self.directory,
             env={**os.environ, **self.variables, **variables},
             stderr=subprocess.PIPE,

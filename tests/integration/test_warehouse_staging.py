@@ -11,8 +11,8 @@ from pipeline.consumer import SinkUnavailableError
 from pipeline.control import parts
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import Due, Part
+from pipeline.storage import Bucket
 from pipeline.warehouse.stager import Stager
-from pipeline.warehouse.storage import Bucket
 from tests.integration.warehouse_deployment import Deployment, event, turn
 
 pytestmark = pytest.mark.integration

@@ -17,11 +17,11 @@ from pipeline.control.database import ControlDatabase
 from pipeline.domain.event import Event
 from pipeline.domain.table import Column, Table
 from pipeline.settings import Settings
+from pipeline.storage import Bucket
 from pipeline.warehouse.loader import Loader
 from pipeline.warehouse.reader import StoredRow, scan
 from pipeline.warehouse.redshift import Session, session
 from pipeline.warehouse.stager import Stager
-from pipeline.warehouse.storage import Bucket
 from pipeline.warehouse.tables import ensure_tables
 from pipeline.warehouse.transaction import Target
 from tasks.warehouse import stage

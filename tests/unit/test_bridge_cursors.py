@@ -183,7 +183,7 @@ def test_what_passed_retention_parks_the_lane_and_says_which_offsets() -> None:
     need = bench.partition.needs[A.encode()]
     assert (need.state, need.reason) == (
         "parked",
-        "offsets 3 to 11 passed retention before they were accepted",
+        "offsets 3 to 11 passed retention before they were accepted: skip to 12, then snapshot what this merchant has",
     )
     bench.round()
     assert (bench.got[A], bench.got[B]) == ([], [16])

@@ -1,4 +1,4 @@
-"""The bucket: parts and manifests. The only file that knows boto3."""
+"""The bucket: parts and manifests of the warehouse, copies of detached lanes' records. The only file that knows boto3."""
 
 from __future__ import annotations
 
@@ -45,6 +45,11 @@ class Bucket:
 
     def _put(self, key: str, content: bytes) -> None:
         self._client.put_object(Bucket=self.name, Key=key, Body=content, ServerSideEncryption="AES256")
+
+    def get(self, key: str) -> bytes:
+        """What an object holds; TransientError when S3 does not give it."""
+        with _translated(TransientError):
+            return self._client.get_object(Bucket=self.name, Key=key)["Body"].read()
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete; objects that are gone already are fine. TransientError when S3 refuses one of them."""
