@@ -84,7 +84,7 @@ def top(consumer: str, most: int, interval: float, once: bool, as_json: bool) ->
       pipeline lanes top tasks --json
     """
     with opened(consumer) as ground:
-        look = _Looks(ground, most)
+        look = Looks(ground, most)
         time.sleep(interval)
         found = look.again()
         if as_json:
@@ -102,7 +102,7 @@ def _refresh(look: Callable[[], Top], first: Top, interval: float) -> None:
             live.update(_screen(look()), refresh=True)
 
 
-class _Looks:
+class Looks:
     """Looks again and again; each tells what changed since the one before."""
 
     def __init__(self, ground: Ground, most: int) -> None:

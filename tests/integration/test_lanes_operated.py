@@ -1,12 +1,15 @@
 """`pipeline lanes` beside a real bridge: after each verb exactly those events are delivered that should be, in order."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 
 from devstack.process import wait_until
+from pipeline.cli.lanes_places import Ground
+from pipeline.cli.lanes_top import Looks
 from pipeline.consumer import Outcome
 from pipeline.lanes.claim import Claim, Finished
 from tests.integration.bridged import Bridged
@@ -81,7 +84,7 @@ def eventually(condition: Callable[[], bool]) -> None:
     assert wait_until(condition, 40)
 
 
-# Mutant: the lane is not detached but only marked, and the live reader goes on feeding it.
+# Mutant: only the lane of changes is asked for.
 def test_a_paused_merchant_gets_nothing_and_all_of_it_after_resume(operator: Operator) -> None:
     deliveries = Deliveries(operator)
     before = operator.publish(*["6", "15"] * 5)
@@ -106,7 +109,7 @@ def test_a_paused_merchant_gets_nothing_and_all_of_it_after_resume(operator: Ope
     }
 
 
-# Mutant: the request goes to the next record after the count, or without where the lane stood.
+# Mutant: the skip ends at the last event to be left out, not behind it.
 def test_a_parked_merchant_is_shown_skipped_over_and_released(operator: Operator) -> None:
     deliveries = Deliveries(operator)
     offsets = operator.publish(*["6"] * 5)["6"]
@@ -139,7 +142,7 @@ def test_all_parked_lanes_are_released_at_once(operator: Operator) -> None:
     assert operator.lanes("release", "audit", "--all-parked", *WHY).out == "no lane of audit is parked\n"
 
 
-# Mutant: rewound to where the lane stands; or every merchant of the partition.
+# Mutant: an offset and a time are looked up in another partition.
 def test_a_rewound_merchant_gets_again_what_came_since_and_nobody_else_does(operator: Operator) -> None:
     deliveries = Deliveries(operator)
     first = operator.publish(*["6", "15"] * 6)
@@ -174,7 +177,6 @@ def test_a_rewound_lane_that_is_paused_stays_so(operator: Operator) -> None:
     deliveries.until("6", offsets[1:])
 
 
-# Mutant: the lane's claim outlives the resync, and its worker is believed.
 def test_a_lane_whose_worker_is_lost_comes_again_at_once_after_resync(operator: Operator) -> None:
     deliveries = Deliveries(operator)
     offsets = operator.publish(*["6"] * 3)["6"]
@@ -202,7 +204,7 @@ def test_the_whole_consumer_is_paused_and_resumed(operator: Operator) -> None:
     assert operator.actions() == [("lanes.pause", "audit", "test"), ("lanes.resume", "audit", "test")]
 
 
-# Mutant: a skip is not compared with where the lane stood when it was counted.
+# Mutant: the lane is expected where the skip ends.
 def test_two_that_skip_the_same_event_at_once_skip_it_once(bridged: Bridged) -> None:
     operator = Operator(bridged)
     deliveries = Deliveries(operator)
@@ -220,10 +222,20 @@ def test_two_that_skip_the_same_event_at_once_skip_it_once(bridged: Bridged) -> 
         deliveries.until("6", offsets[1:])
 
 
+# Mutants: arrivals of all merchants counted as one's; the first look takes what was there before for arrivals.
 def test_top_tells_who_is_busy_and_who_waits(operator: Operator) -> None:
-    # Mutant: arrivals of both merchants counted as one.
     operator.publish(*["6"] * 5)
     eventually(lambda: operator.bridged.store.lengths(["6"])["6"] == 5)
-    found = operator.told("top", "audit", "--interval", "0.1")
-    assert [(one["lane"], one["waiting"]) for one in found["lanes"]] == [("6", 5)]
-    assert (found["behind"], found["published"]) == (5, 0.0)
+    with ExitStack() as stack:
+        looks = Looks(Ground(operator.bridged.settings, "audit", stack), 10)
+        operator.publish(*["15"] * 3, "6")
+        eventually(lambda: operator.bridged.store.lengths(["6", "15"]) == {"6": 6, "15": 3})
+        found = looks.again()
+    took = found.seconds
+    assert [(one.lane, one.waiting, round((one.arrivals or 0) * took)) for one in found.lanes] == [
+        ("6", 6, 1),
+        ("15", 3, 3),
+    ]
+    assert (found.behind, round((found.published or 0) * took), found.accepted) == (9, 4, 0.0)
+    listed = operator.told("top", "audit", "--interval", "0.1", "--most", "1")["lanes"]
+    assert [(one["lane"], one["arrivals"]) for one in listed] == [("6", 0.0)]
