@@ -8,7 +8,7 @@ what was acknowledged loses it: a difference in any setting is refused with its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,6 +53,17 @@ def _create(admin: KafkaAdminClient, deployment: Deployment, topic: Topic) -> li
     except TopicAlreadyExistsError:
         return []
     return [f"topic {topic.topic}: created with {topic.partitions} partitions"]
+
+
+def remove_topics(
+    bootstrap_servers: str, deployment: Deployment, groups: Sequence[str], security: KafkaSecurity = PLAINTEXT
+) -> None:
+    """Take away every topic of a deployment that was made for a while, and the positions of these groups."""
+    with _admin(bootstrap_servers, security) as admin:
+        there = set(admin.list_topics())
+        if ours := [topic.topic for topic in topics_of(deployment) if topic.topic in there]:
+            admin.delete_topics(ours)
+        admin.delete_groups(list(groups))
 
 
 def check_topics(

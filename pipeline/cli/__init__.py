@@ -16,6 +16,7 @@ _COMMANDS = {
     "bench": "bench.cli:bench",
     "bridge": "pipeline.cli.bridge:bridge",
     "capture": "pipeline.cli.capture:capture",
+    "chaos": "pipeline.cli.chaos:chaos",
     "check": "pipeline.cli.check:check",
     "demo": "pipeline.cli.demo:demo",
     "init": "pipeline.cli.init:init",

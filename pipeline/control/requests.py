@@ -132,6 +132,18 @@ def open_requests(database: ControlDatabase, consumer: str) -> list[OpenRequest]
         ).fetchall()
 
 
+def counted(database: ControlDatabase, consumer: str, *, refused: bool) -> dict[str, int]:
+    """How many requests of each verb were carried out within the last week, or refused."""
+    with database.transaction() as connection:
+        return dict(
+            connection.execute(
+                "SELECT verb, count(*) FROM lane_requests WHERE consumer = %s AND finished_at IS NOT NULL"
+                " AND (refusal IS NOT NULL) = %s GROUP BY verb ORDER BY verb",
+                (consumer, refused),
+            ).fetchall()
+        )
+
+
 def withdraw(database: ControlDatabase, id: int, *, actor: str) -> bool:
     """End a request that no bridge has carried out; False when there is no such one any more."""
     with database.transaction() as connection:

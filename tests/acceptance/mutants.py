@@ -7,7 +7,7 @@ a process that does not run fails the wait, not the mechanism. Each has a mercha
 
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +55,16 @@ class Mutant:
 
     def copy(self, directory: Path) -> Path:
         """The changed product in `directory`."""
-        for folder in ("pipeline", "tasks"):
-            shutil.copytree(REPO / folder, directory / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for edit in self.edits:
-            edit.apply(directory)
-        return directory
+        return copy_of(self.edits, directory)
+
+
+def copy_of(edits: Sequence[Edit], directory: Path) -> Path:
+    """The product in `directory`, with these edits."""
+    for folder in ("pipeline", "tasks"):
+        shutil.copytree(REPO / folder, directory / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for edit in edits:
+        edit.apply(directory)
+    return directory
 
 
 # Traffic

@@ -13,6 +13,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from devstack.kafka.broker import Kafka
+from devstack.private import own_site
 from devstack.process import wait_until
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.reread import TopicRereader
@@ -20,7 +21,7 @@ from pipeline.bridge.topics import Topics
 from pipeline.errors import PositionLostError, TransientError
 from pipeline.ports import Rereader
 from tests.fakes.kafka import MemoryKafka, MemoryRereader
-from tests.integration.own_services import own_site, started_kafka
+from tests.integration.own_services import started_kafka
 
 # Two topics that could have four partitions each; these are there.
 FOUR = 4

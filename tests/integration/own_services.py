@@ -1,7 +1,6 @@
 """A PostgreSQL with standbys, or a Kafka, of a test's own, to be stopped and killed at will."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,42 +10,21 @@ from pathlib import Path
 
 import psycopg
 
-from devstack import passwords, ports, postgres, process, stack
-from devstack.home import Home, here
+from devstack import ports, postgres, process
 from devstack.kafka.broker import Kafka
 from devstack.postgres import BIN, Postgres, as_owner
+from devstack.private import started
 from devstack.process import wait_until
 from devstack.service import Site
 
 _PATIENCE = 30.0
 
 
-@contextmanager
-def own_site(directory: Path) -> Iterator[Site]:
-    """A stack's place beside the clone's, with the jars the clone has fetched; what runs there is stopped at the end."""
-    home = Home(directory)
-    home.logs.mkdir(parents=True)
-    (home.state / "java").symlink_to(here().state / "java")
-    chosen = ports.choose(home.state / "ports.json", {}, lambda _: False, str(directory))
-    site = Site(home, chosen, passwords.load(home.secrets))
-    try:
-        yield site
-    finally:
-        for kind in (Postgres, Kafka):
-            stack.stop(kind(site), _silent)
-        for place in (home.postgres, home.postgres_socket):
-            shutil.rmtree(place, ignore_errors=True)
-
-
 def started_kafka(site: Site) -> Kafka:
     """The broker, answering; again after it was stopped or killed."""
     kafka = Kafka(site)
-    assert stack.start([kafka], _silent) == []
+    started(kafka)
     return kafka
-
-
-def _silent(service: str, text: str) -> None:
-    """A report nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +112,7 @@ class Server:
 def primary(site: Site) -> Iterator[Server]:
     """A primary that standbys may follow; all servers of the place are ended with it."""
     service = Postgres(site)
-    assert stack.start([service], _silent) == []
+    started(service)
     with open(service.cluster / "pg_hba.conf", "a") as rules:
         rules.write(f"local replication {postgres.SUPERUSER} peer map=devstack\n")
     with service.connect() as session:

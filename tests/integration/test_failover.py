@@ -8,6 +8,7 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from devstack.postgres import create_database
+from devstack.private import own_site
 from devstack.process import wait_until
 from pipeline.control import snapshots, sources
 from pipeline.control.database import ControlDatabase, migrate
@@ -16,7 +17,7 @@ from tests.conftest import SourceDatabase, unique
 from tests.integration.capture_process import site, topics
 from tests.integration.captured import NAME, Captured
 from tests.integration.kafka_topic import read_topic
-from tests.integration.own_services import Server, own_site, primary
+from tests.integration.own_services import Server, primary
 
 pytestmark = pytest.mark.integration
 TABLE = "create table t (id bigint primary key, merchant_id integer, v integer)"

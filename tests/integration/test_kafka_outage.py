@@ -9,6 +9,7 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from devstack.kafka.broker import Kafka
+from devstack.private import own_site
 from devstack.process import wait_until
 from devstack.service import Site as Place
 from pipeline.capture.confluent import ConfluentProducer
@@ -20,7 +21,7 @@ from tests.conftest import SourceDatabase, unique
 from tests.integration.capture_process import Site, deployment, site
 from tests.integration.captured import Captured
 from tests.integration.kafka_topic import ended, read_topic
-from tests.integration.own_services import own_site, started_kafka
+from tests.integration.own_services import started_kafka
 
 pytestmark = pytest.mark.integration
 

@@ -10,6 +10,7 @@ import pytest
 from kafka.admin import KafkaAdminClient
 
 from devstack.postgres import create_database
+from devstack.private import own_site
 from devstack.process import wait_until
 from pipeline.capture.queue import Event, Queue
 from pipeline.capture.reread import Rereader
@@ -20,7 +21,7 @@ from tests.conftest import SourceDatabase, unique
 from tests.integration.capture_process import site, topics
 from tests.integration.captured import Captured
 from tests.integration.kafka_topic import read_topic
-from tests.integration.own_services import Server, own_site, primary
+from tests.integration.own_services import Server, primary
 
 pytestmark = pytest.mark.integration
 

@@ -1,0 +1,83 @@
+"""Chaos with real processes: nothing lost, nothing out of order; and a verdict that can fail."""
+
+import os
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from pipeline.chaos.plan import schedule
+from tests.acceptance.chaotic import chaotic, judged
+from tests.acceptance.mutants import Edit, copy_of
+
+SOAK = bool(os.environ.get("SOAK"))
+# What is taken away, and which faults show it soonest.
+MUTANTS: Mapping[str, tuple[Edit, ...]] = {
+    "commit before sink": (
+        Edit(
+            "pipeline/bridge/dispatcher.py",
+            "return self._source.position(partition.number) if smallest is None else smallest",
+            "return self._source.position(partition.number)",
+        ),
+    ),
+    "the list's end is not looked at": (
+        Edit(
+            "pipeline/lanes/lua/lane.lua",
+            "return (tail and offset_of(tail) or acknowledged) == enqueued",
+            "return true",
+        ),
+    ),
+    "acknowledged by anybody": (
+        Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
+        Edit(
+            "pipeline/lanes/lua/step.lua",
+            "if head and string.sub(head, 1, #first + 1) == first .. '\\n' then",
+            "if head then",
+        ),
+    ),
+}
+mutants = pytest.mark.parametrize("edits", MUTANTS.values(), ids=[name.replace(" ", "_") for name in MUTANTS])
+
+
+@pytest.mark.acceptance
+def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
+    postgres_url: str, control_url: str, variables: Mapping[str, str], tmp_path: Path
+) -> None:
+    """Two minutes, ten in the soak, of everything that can strike a consumer."""
+    # Mutants: MUTANTS.
+    seed = random.SystemRandom().getrandbits(32) if SOAK else 1
+    print(f"seed {seed}")
+    with chaotic(tmp_path, variables, control_url) as (site, faults):
+        verdict = judged(site, faults, seed, 10 if SOAK else 1.8)
+        assert verdict.findings == []
+        assert (verdict.lost, verdict.out_of_order) == (0, 0)
+        assert verdict.faults.keys() == faults.keys(), "some fault never struck"
+        assert verdict.requests.keys() >= {"pause", "resume", "rewind", "resync"}
+
+
+@mutants
+@pytest.mark.acceptance
+@pytest.mark.mutant
+@pytest.mark.soak
+def test_chaos_finds_what_is_missing_within_its_two_minutes(
+    edits: tuple[Edit, ...], control_url: str, variables: Mapping[str, str], tmp_path: Path
+) -> None:
+    code = copy_of(edits, tmp_path / "code")
+    with chaotic(tmp_path, variables, control_url, code) as (site, faults):
+        verdict = judged(site, faults, 1, 2)
+    assert verdict.lost + verdict.out_of_order > 0
+
+
+@mutants
+def test_the_place_of_what_chaos_misses_is_known(edits: tuple[Edit, ...], tmp_path: Path) -> None:
+    copy_of(edits, tmp_path / "code")
+
+
+def test_a_seed_draws_one_schedule_and_every_fault_first() -> None:
+    weights = {"one": 1.0, "two": 3.0, "three": 0.5}
+    strikes = schedule(7, 120, weights)
+    assert strikes == schedule(7, 120, dict(reversed(weights.items())))
+    assert strikes != schedule(8, 120, weights)
+    assert {strike.fault for strike in strikes[:3]} == weights.keys()
+    assert max(strike.at for strike in strikes) < 105
