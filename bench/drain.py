@@ -90,7 +90,7 @@ class _Watch:
         busy, cpu = proc.machine_seconds(), proc.cpu_seconds(pids)
         self._await("indexing", lambda: self._sinks.shows(self._last))
         self._await("indexing", lambda: self._sinks.searchable() == self._expected)
-        self._await("committing offsets", lambda: self._sinks.accepted("search") >= self._end)
+        self._await("committing offsets", lambda: self._sinks.has_accepted("search", self._end))
         searchable, busy_drain = time.time() - ready, proc.machine_seconds() - busy
         cpu_drain = proc.differences(proc.cpu_seconds(pids), cpu)
         self._await("staging", self._staged, 0.25)
@@ -119,7 +119,7 @@ class _Watch:
             self._say(what, self._sinks.accepted("search") - self._before)
 
     def _staged(self) -> bool:
-        if self._accepted is None and self._sinks.accepted("warehouse") >= self._end:
+        if self._accepted is None and self._sinks.has_accepted("warehouse", self._end):
             self._accepted = time.time()
         return self._accepted is not None
 

@@ -11,8 +11,9 @@ from example.fresh import warehouse
 from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.start import group_of
 from pipeline.bridge.topics import Topics
-from pipeline.control import parts
+from pipeline.control import detached, parts
 from pipeline.control.database import ControlDatabase
+from pipeline.control.fences import Place
 from pipeline.search.client import connect
 from pipeline.search.naming import read_alias
 from pipeline.settings import Settings
@@ -50,8 +51,15 @@ class Sinks:
         return sum(self._groups["search"].ends().values())
 
     def accepted(self, consumer: str) -> int:
-        """Records that a consumer's sink has accepted: the sum of its committed offsets."""
+        """Records that a consumer's sink has accepted, or its detached lanes have left: the sum of its committed offsets."""
         return sum(self._groups[consumer].committed().values())
+
+    def has_accepted(self, consumer: str, records: int) -> bool:
+        """The consumer's sink has accepted so many records, and its detached lanes have left none of them."""
+        committed = self._groups[consumer].committed()
+        topics = Topics.of(self._settings, consumer)
+        ends: dict[Place, int] = {topics.place(number): at for number, at in committed.items()}
+        return sum(committed.values()) >= records and not detached.unaccepted(self._database, consumer, ends)
 
     def shows(self, seq: int) -> bool:
         """A search finds the row that the change of this number has written."""

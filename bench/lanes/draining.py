@@ -11,6 +11,8 @@ from bench import proc
 from bench.lanes.site import LaneSite
 from bench.servers import servers
 from devstack.process import wait_until
+from pipeline.control import detached
+from pipeline.control.database import ControlDatabase
 
 PATIENCE = 900.0  # seconds
 _GLANCE = 0.25
@@ -68,13 +70,19 @@ def drain(site: LaneSite, consumer: str, events: int, say: Callable[[int], None]
 
 
 def await_accepted(site: LaneSite, consumer: str, end: int, events: int, say: Callable[[int], None]) -> None:
-    """Wait until the consumer's committed offsets add up to `end`. TimeoutError after fifteen minutes."""
-    with closing(site.view(consumer)) as view:
+    """Wait until the consumer's committed offsets add up to `end`, and no detached lane has anything left below them.
+
+    TimeoutError after fifteen minutes.
+    """
+    url = site.settings.environment.control_database_url.get_secret_value()
+    with closing(site.view(consumer)) as view, closing(ControlDatabase(url)) as database:
 
         def over() -> bool:
-            accepted = sum(view.committed().values())
+            committed = view.committed()
+            accepted = sum(committed.values())
             say(max(0, accepted - end + events))
-            return accepted >= end
+            ends = {(site.topic, partition): at for partition, at in committed.items()}
+            return accepted >= end and not detached.unaccepted(database, consumer, ends)
 
         if not wait_until(over, PATIENCE, _GLANCE):
             raise TimeoutError(f"{consumer}: not drained after {PATIENCE:.0f} s")

@@ -110,7 +110,6 @@ def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> l
     behind = {n: end - (committed or 0) for n, (committed, end) in progress.lag(settings, name).items()}
     lag = sum(records for number, records in behind.items() if number < partitions)
     rows = sum(behind.values()) - lag
-    oldest = progress.oldest_seconds(settings, name, time.time()) if lag or rows else 0.0
     with connect(settings.environment.redis_url.get_secret_value()) as client:
         lanes = RedisLaneStore(client, namespace_of(settings.deployment, name)).overview()
     failing = tuple(
@@ -120,6 +119,8 @@ def _consumers_of(settings: Settings, database: ControlDatabase, name: str) -> l
     lanes = replace(lanes, failing=failing)
     aside = rejected.counts(database).get(name, 0)
     counts = lane_views.counts(database).get(name, lane_views.Counts())
+    waits = lag or rows or counts.detached
+    oldest = progress.oldest_seconds(settings, name, time.time()) if waits else 0.0
     parked = (
         lane_views.detached(database, name, states=["parked"], limit=_PARKED_SHOWN) if counts.parked else []
     )

@@ -34,7 +34,8 @@ def verify(
     """Compare every captured column of every row in both sinks with the sources, beside live traffic.
 
     Exits with 0 when all is equal, with 1 when something is lost, phantom, different or rejected, when rows changed
-    without events, or when what the snapshot saw does not arrive in time.
+    without events, when merchants were left out whose lanes are paused or parked, or when what the snapshot saw does not
+    arrive in time.
     """
     settings = configuration.load()
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
@@ -57,6 +58,7 @@ def _as_json(report: Report) -> dict[str, Any]:
         "notices": list(report.notices),
         "unreadable": report.unreadable,
         "moving": list(report.moving),
+        "held": list(report.held),
         "comparisons": [
             {
                 "type": type_,
@@ -80,6 +82,9 @@ def _show(console: Console, report: Report, keys: int) -> None:
         console.print(f"[red]{notice}")
     if report.moving:
         console.print(f"left out, on their way between sources: {', '.join(report.moving)}", highlight=False)
+    if report.held:
+        held = f"{', '.join(report.held[:keys])}{' …' if len(report.held) > keys else ''}"
+        console.print(f"[red]left out, their lanes are paused or parked:[/] {held}", highlight=False)
     if report.unreadable:
         console.print(
             f"{report.unreadable} set-aside records cannot be read as events: pipeline rejected list"

@@ -58,6 +58,45 @@ def rows(
         ).fetchall()
 
 
+@dataclass(frozen=True, slots=True)
+class Unaccepted:
+    """Detached lanes of a partition that have something left below some offset: the smallest ``first`` of them, how many.
+
+    ``stopped``: so many of them are paused or parked.
+    """
+
+    first: int
+    lanes: int
+    stopped: int
+
+
+def unaccepted(
+    database: ControlDatabase, consumer: str, ends: Mapping[Place, int], *, lanes: Sequence[str] | None = None
+) -> dict[Place, Unaccepted]:
+    """What a consumer's detached lanes, all or these, have not accepted below `ends`; partitions without any are left out.
+
+    To know that everything below is accepted, read the committed offsets before: what is detached later was accepted then,
+    or held them back.
+    """
+    with database.transaction() as connection:
+        found = connection.execute(
+            "SELECT topic, partition, min(first_offset), count(*), count(*) FILTER (WHERE state <> 'running')"
+            " FROM detached JOIN unnest(%s::text[], %s::integer[], %s::bigint[]) AS place (topic, partition, at)"
+            " USING (topic, partition)"
+            " WHERE consumer = %s AND first_offset < place.at AND (until_offset IS NULL OR first_offset < until_offset)"
+            " AND (%s::text[] IS NULL OR lane = ANY(%s)) GROUP BY topic, partition",
+            (
+                [topic for topic, _ in ends],
+                [partition for _, partition in ends],
+                list(ends.values()),
+                consumer,
+                _list(lanes),
+                _list(lanes),
+            ),
+        ).fetchall()
+    return {(topic, partition): Unaccepted(*counted) for topic, partition, *counted in found}
+
+
 def _list(values: Sequence[str] | None) -> list[str] | None:
     return None if values is None else list(values)
 

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -19,11 +19,11 @@ from pipeline.bridge import progress
 from pipeline.capture import marks, queue, rows
 from pipeline.capture.image import split
 from pipeline.capture.session import Connection, session
-from pipeline.control import placements, rejected, sweeps, tables
+from pipeline.control import detached, placements, rejected, sweeps, tables
 from pipeline.control.database import ControlDatabase
 from pipeline.control.parts import load_states
 from pipeline.domain.canonical import digest
-from pipeline.domain.routing import encode_key
+from pipeline.domain.routing import encode_key, merchant_of_lane
 from pipeline.domain.table import Table, by_type
 from pipeline.domain.version import SNAPSHOT, Version, pack
 from pipeline.errors import ConfigurationError, PipelineError
@@ -46,17 +46,20 @@ class Report:
     """What verify found: per (type, sink) the comparison; per source what only a snapshot can mend.
 
     ``moving`` are merchants on their way between sources: what sinks hold of them may come from either, so they were left out.
+    ``held`` are those whose lanes are paused or parked: left out as well, what has not arrived there cannot be compared.
     """
 
     comparisons: Mapping[tuple[str, str], Comparison]
     notices: Sequence[str]
     unreadable: int
     moving: Sequence[str] = ()
+    held: Sequence[str] = ()
 
     @property
     def clean(self) -> bool:
-        """True when every sink equals the sources."""
-        return not self.notices and not any(one.differences for one in self.comparisons.values())
+        """True when every sink equals the sources, with nobody held."""
+        differences = any(one.differences for one in self.comparisons.values())
+        return not self.notices and not self.held and not differences
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +105,20 @@ class Verification:
             snapshots = [
                 stack.enter_context(self._snapshot(name, found)) for name, found in sorted(by_source.items())
             ]
-            self._settle(snapshots)
+            held = self._settle(snapshots, merchant)
             types = sorted({table.type for table in chosen})
             moving |= self._moving()
-            return self._compare(snapshots, types, merchant, moving, everywhere=source is None)
+            report = self._compare(snapshots, types, merchant, moving | held, everywhere=source is None)
+        return replace(report, moving=sorted(moving), held=sorted(held - moving))
 
     def _moving(self) -> set[str]:
         return {placement.merchant for placement in placements.under_way(self._database)}
+
+    def _held(self, merchant: str | None) -> set[str]:
+        """Merchants, or the one that is asked for, of whose lanes to a sink one is paused or parked."""
+        of = partial(detached.rows, self._database, states=["paused", "parked"])
+        held = {merchant_of_lane(row.lane) for consumer in self._sinks() for row in of(consumer)}
+        return held if merchant is None else held & {merchant}
 
     @contextmanager
     def _snapshot(self, name: str, found: Mapping[str, Table]) -> Iterator[_Snapshot]:
@@ -133,23 +143,29 @@ class Verification:
             yield _Snapshot(name, connection, found, seen, pack(mark.generation, mark.ev, SNAPSHOT, 3))
             connection.execute("ROLLBACK")
 
-    def _settle(self, snapshots: Sequence[_Snapshot]) -> None:
-        """Everything the snapshots see is published, accepted by both sinks, and visible there."""
+    def _settle(self, snapshots: Sequence[_Snapshot], merchant: str | None) -> set[str]:
+        """Everything the snapshots see is published, accepted by both sinks, and visible there, save of whom this returns."""
         for snapshot in snapshots:
             self._tell(f"{snapshot.source}: waiting until the relay has published it")
             with session(self._settings.source_url(snapshot.source)) as connection:
                 while not queue.last_tick_covers(connection, snapshot.seen):
                     self._wait(f"{snapshot.source}: the relay has not published what the snapshot sees")
         ends = {name: progress.end_offsets(self._settings, name) for name in self._sinks()}
+        held = self._held(merchant)
         for consumer, bounds in ends.items():
             self._tell(f"{consumer}: waiting until it has accepted everything")
-            while not progress.accepted(self._settings, consumer, bounds):
-                self._wait(f"{consumer} has not accepted everything")
+            while hindrance := progress.hindrance(
+                self._settings, consumer, bounds, merchant=merchant, stopped_count=False
+            ):
+                self._wait(hindrance)
+                held |= self._held(merchant)
+            held |= self._held(merchant)
         # A sweep of the warehouse waits for the loads of what came before it.
         if "warehouse" in self._sinks():
             self._await_loads()
         for consumer in self._sinks():
             self._await_sweeps(consumer)
+        return held
 
     def _await_loads(self) -> None:
         """No part that is staged now waits any more; parts staged later do not matter."""
@@ -189,13 +205,13 @@ class Verification:
         snapshots: Sequence[_Snapshot],
         types: Sequence[str],
         merchant: str | None,
-        moving: Collection[str],
+        without: Collection[str],
         *,
         everywhere: bool,
     ) -> Report:
-        source = _SourceReader(snapshots, moving)
+        source = _SourceReader(snapshots, without)
         bounds = {snapshot.source: snapshot.bound for snapshot in snapshots}
-        sinks = [self._sink(name, bounds, moving, everywhere) for name in self._sinks()]
+        sinks = [self._sink(name, bounds, without, everywhere) for name in self._sinks()]
         comparisons = {}
         for type_ in types:
             self._tell(f"{type_}: comparing")
@@ -204,13 +220,13 @@ class Verification:
                 source_sums.add(row.merchant, row.digest)
             for sink in sinks:
                 comparisons[type_, sink.name] = compare_type(type_, source, source_sums, sink, merchant)
-        return Report(comparisons, self._notices(snapshots), self._unreadable(), sorted(moving))
+        return Report(comparisons, self._notices(snapshots), self._unreadable())
 
     def _sink(
-        self, name: str, bounds: Mapping[str, Version], moving: Collection[str], everywhere: bool
+        self, name: str, bounds: Mapping[str, Version], without: Collection[str], everywhere: bool
     ) -> Sink:
         def ours(source: str, merchant: str) -> bool:
-            return (everywhere or source in bounds or not source) and merchant not in moving
+            return (everywhere or source in bounds or not source) and merchant not in without
 
         def changed(source: str, version: int) -> bool:
             return version > bounds.get(source, 0) if source else False

@@ -27,6 +27,8 @@ from psycopg import sql
 from devstack.postgres import create_database, drop_database
 from devstack.process import wait_until
 from devstack.supervisor import Supervisor
+from pipeline.control import detached
+from pipeline.control.database import ControlDatabase
 from tests.conftest import _run_in_warehouse
 
 REPO = Path(__file__).resolve().parents[2]
@@ -240,13 +242,18 @@ class Deployment:
         reader = KafkaConsumer(
             bootstrap_servers=bootstrap, group_id=f"{self.name}-{consumer}", enable_auto_commit=False
         )
+        database = ControlDatabase(self.url("control"))
         try:
             ends = reader.end_offsets(partitions)
-            caught_up = wait_until(
-                lambda: all((reader.committed(one) or 0) >= ends[one] for one in partitions), timeout, 0.2
-            )
-            assert caught_up, f"{consumer} does not catch up"
+            places = {(one.topic, one.partition): end for one, end in ends.items()}
+
+            def caught_up() -> bool:
+                committed = all((reader.committed(one) or 0) >= ends[one] for one in partitions)
+                return committed and not detached.unaccepted(database, consumer, places)
+
+            assert wait_until(caught_up, timeout, 0.2), f"{consumer} does not catch up"
         finally:
+            database.close()
             reader.close(autocommit=False)
 
     def start_redis(self) -> None:

@@ -66,7 +66,7 @@ def database(control_url: str) -> Iterator[ControlDatabase]:
 
 def settle(settings: Settings, database: ControlDatabase, timeout: float) -> None:
     with Elasticsearch("http://127.0.0.1:1") as nowhere:
-        Verification(settings, database, nowhere, timeout, lambda _: None)._settle([])
+        Verification(settings, database, nowhere, timeout, lambda _: None)._settle([], None)
 
 
 def test_a_sweep_that_is_due_is_waited_for_and_one_that_is_not_is_not(
