@@ -34,7 +34,8 @@ class ListedLane:
     """One lane that is worth a look.
 
     ``behind``: records of its partition, of all merchants, between what it has accepted and the live reader; None when
-    Kafka did not answer, and for lanes that are not detached. ``waiting``: its events in Redis.
+    Kafka did not answer, and for lanes that are not detached. ``waiting``: its events in Redis. ``reason``: why it is in
+    its state, ``failure``: why its last turn failed.
     """
 
     lane: str
@@ -49,6 +50,7 @@ class ListedLane:
     incarnation: int | None = None
     waiting: int | None = None
     failures: int | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ def _with_redis(ground: Ground, lanes: list[ListedLane], states: set[Kind], pref
 
 
 def _joined(lane: ListedLane, view: LaneView) -> ListedLane:
-    return replace(lane, waiting=view.length, failures=view.failures)
+    return replace(lane, waiting=view.length, failures=view.failures, failure=view.reason)
 
 
 def _of_view(view: LaneView, state: Kind) -> ListedLane:
@@ -210,7 +212,7 @@ def _table(listing: Listing) -> Table:
             cell(one.state, _COLOURS.get(one.state, "")),
             cell(since(one.since) if one.since else ""),
             *(cell("" if number is None else f"{number:,}") for number in numbers),
-            cell(one.reason),
+            cell("; its last turn failed: ".join(filter(None, (one.reason, one.failure)))),
         )
     return table
 

@@ -120,22 +120,29 @@ def _skip(ground: Ground, order: Order, standing: Standing, _: bool) -> Plan:
             hint="pause it first: " + _try(ground, "pause", standing),
         )
     expected = _require_row(ground, standing)
-    first, bound = ground.first_of(standing), ground.bounds(_place(standing))
+    bound = ground.bounds(_place(standing))
     end = bound.end if order.to is None else order.to
     assert isinstance(end, int)  # a skip goes to an offset
-    if not first < end <= bound.end:
+    if not expected < end <= bound.end:
         raise PermanentError(
-            f"{name(ground, standing)} stands at offset {first} of {_where(standing)}, which ends at {bound.end}",
-            hint=f"--to must be above {first} and at most {bound.end}: the first offset that is not skipped",
+            f"{name(ground, standing)} stands at offset {expected} of {_where(standing)}, which ends at {bound.end}",
+            hint=f"--to must be above {expected} and at most {bound.end}: the first offset that is not skipped",
         )
-    events = _tally(ground, standing, Range(first, end), order.count)
+    if order.to is None and expected < bound.first:
+        raise PermanentError(
+            f"{name(ground, standing)} stands at offset {expected}, and {_where(standing)} begins at {bound.first} by now:"
+            " its next events cannot be counted",
+            hint=f"--to {bound.first} leaves out what passed retention",
+        )
+    events = _tally(ground, standing, Range(max(expected, bound.first), end), order.count)
+    if order.to is not None:
+        return Plan(standing, "skip", events, end, expected)
     if events.last is None:
         raise PermanentError(
-            f"{name(ground, standing)} has no event from offset {first} on: there is nothing to skip",
+            f"{name(ground, standing)} has no event from offset {expected} on: there is nothing to skip",
             hint=_try(ground, "show", standing),
         )
-    offset = events.last.offset + 1 if order.to is None else end
-    return Plan(standing, "skip", events, offset, expected)
+    return Plan(standing, "skip", events, events.last.offset + 1, expected)
 
 
 def _rewind(ground: Ground, order: Order, standing: Standing, _: bool) -> Plan:

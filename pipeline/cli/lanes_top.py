@@ -42,7 +42,10 @@ class TopLane:
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """A consumer over the last ``seconds``: records published and accepted per second (None: of no topic), and its lanes."""
+    """A consumer over the last ``seconds``: records published and accepted per second (None: of no topic), and its lanes.
+
+    What only detached lanes have not accepted counts as accepted.
+    """
 
     consumer: str
     seconds: float
@@ -224,7 +227,7 @@ def _lines(found: Top) -> Sequence[Text]:
     ]
     if found.published is not None:
         lines.append(
-            f"published {found.published:,.1f}/s, accepted {found.accepted:,.1f}/s, behind {found.behind:,}"
+            f"published {found.published:,.1f}/s, accepted {found.accepted:,.1f}/s, behind {found.behind:,} beside detached lanes"
         )
     made = [Text(line) for line in lines]
     if found.sink_failures:

@@ -120,6 +120,11 @@ def test_what_cannot_be_is_refused_with_what_to_do(operator: Operator, kafka_adm
         assert f"passed retention: its first record is offset {offsets[3]}" in said
         assert f"--to {offsets[3]} replays all that is left" in said
     operator.lanes("rewind", "audit", "6", "--to", str(offsets[3]), "--reason", "x", "--dry-run")
+    kafka_admin.delete_records({place: offsets[7]})
+    # Mutant: the first event that is left is taken for the next one.
+    said = operator.lanes("skip", "audit", "6", "--reason", "x", "--yes", expected=1).err
+    assert f"--to {offsets[7]} leaves out what passed retention" in said
+    operator.lanes("skip", "audit", "6", "--to", str(offsets[7]), "--reason", "x", "--dry-run")
     assert operator.requests() == []
 
 
