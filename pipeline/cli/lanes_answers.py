@@ -15,8 +15,7 @@ from pipeline.bridge.ranges import Range
 from pipeline.cli.lanes_places import Ground
 from pipeline.cli.lanes_plans import EFFECTS, Plan
 from pipeline.cli.terminal import cell, moment, plain
-from pipeline.control import detached, requests
-from pipeline.control.requests import Outcome
+from pipeline.control import detached, lane_views, requests
 from pipeline.ports import Verb
 
 UNANSWERED = 3
@@ -62,26 +61,21 @@ def carry_out(ground: Ground, plans: Sequence[Plan], reason: str, wait: float | 
             click.echo(f"request {id_}: {plan.verb} {plan.standing.lane} of {ground.consumer}")
         return 0
     answers = _await(ground, list(asked), wait)
-    for id_, answer in answers.items():
-        _tell(ground, asked[id_], answer)
+    for id_, refusal in sorted(answers.items()):
+        _tell(ground, asked[id_], refusal)
     open_ = [id_ for id_ in asked if id_ not in answers]
     if open_:
         _tell_unanswered(ground, open_)
         return UNANSWERED
-    return 1 if any(answer.refusal for answer in answers.values()) else 0
+    return 1 if any(refusal is not None for refusal in answers.values()) else 0
 
 
-def _await(ground: Ground, ids: Sequence[int], wait: float) -> dict[int, Outcome]:
-    """Those that ended in time; it gives up early when no bridge beats."""
-    answers: dict[int, Outcome] = {}
+def _await(ground: Ground, ids: Sequence[int], wait: float) -> dict[int, str | None]:
+    """The refusals, or None, of those that ended in time; it gives up early when no bridge beats."""
     began = time.monotonic()
     with Console(stderr=True).status("waiting for the bridge"):
         while True:
-            for id_ in ids:
-                if id_ not in answers:
-                    answer = requests.outcome(ground.database, id_)
-                    if answer is not None and answer.finished:
-                        answers[id_] = answer
+            answers = lane_views.answers(ground.database, ids)
             waited = time.monotonic() - began
             if len(answers) == len(ids) or waited >= wait:
                 return answers
@@ -90,10 +84,10 @@ def _await(ground: Ground, ids: Sequence[int], wait: float) -> dict[int, Outcome
             time.sleep(_LOOK_EVERY)
 
 
-def _tell(ground: Ground, plan: Plan, answer: Outcome) -> None:
+def _tell(ground: Ground, plan: Plan, refusal: str | None) -> None:
     lane = f"{ground.consumer} {plan.standing.lane}"
-    if answer.refusal is not None:
-        click.echo(f"{lane}: refused: {plain(answer.refusal)}; nothing was changed", err=True)
+    if refusal is not None:
+        click.echo(f"{lane}: refused: {plain(refusal)}; nothing was changed", err=True)
         return
     rows = detached.rows(ground.database, ground.consumer, lanes=[plan.standing.lane])
     if not rows:

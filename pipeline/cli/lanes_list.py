@@ -118,7 +118,7 @@ def _listing(ground: Ground, states: set[Kind], prefix: str, limit: int) -> List
     rows: list[DetachedLane] = asked(lambda: _detached(ground, states, prefix, limit), [])
     ends: dict[Place, int] = asked(lambda: _ends(ground, rows), {})
     lanes = [_of_row(row, ends) for row in rows]
-    lanes = asked(lambda: _with_redis(ground, lanes, states, prefix), lanes)
+    lanes = asked(lambda: _with_redis(ground, lanes, states, prefix, limit), lanes)
     mine = [one for one in waiting if merchant_of_lane(one.lane).startswith(prefix)]
     return Listing(ground.consumer, held, lanes[:limit], mine, problems)
 
@@ -142,7 +142,9 @@ def _of_row(row: DetachedLane, ends: dict[Place, int]) -> ListedLane:
     )  # fmt: skip
 
 
-def _with_redis(ground: Ground, lanes: list[ListedLane], states: set[Kind], prefix: str) -> list[ListedLane]:
+def _with_redis(
+    ground: Ground, lanes: list[ListedLane], states: set[Kind], prefix: str, limit: int
+) -> list[ListedLane]:
     """What Redis has of the detached ones, then those that fail, then the longest."""
     views = ground.views.described(one.lane for one in lanes)
     found = [_joined(one, view) for one, view in zip(lanes, views, strict=True)]
@@ -150,7 +152,7 @@ def _with_redis(ground: Ground, lanes: list[ListedLane], states: set[Kind], pref
     failing = [name for name in ground.views.failing() if merchant_of_lane(name).startswith(prefix)]
     found += [
         _of_view(view, "failing" if view.parked is None else "parked")
-        for view in ground.views.described(name for name in failing if name not in listed)
+        for view in ground.views.described([name for name in failing if name not in listed][:limit])
         if ("failing" if view.parked is None else "parked") in states
     ]
     if "long" in states:

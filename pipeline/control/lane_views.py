@@ -103,6 +103,16 @@ def past_requests(
         ).fetchall()
 
 
+def answers(database: ControlDatabase, ids: Sequence[int]) -> dict[int, str | None]:
+    """Of those of these requests that have ended: why nothing was changed, None when they were carried out."""
+    with database.transaction() as connection:
+        found = connection.execute(
+            "SELECT id, refusal FROM lane_requests WHERE id = ANY(%s) AND finished_at IS NOT NULL",
+            (list(ids),),
+        )
+        return dict(found.fetchall())
+
+
 def past_actions(
     database: ControlDatabase, consumer: str, lanes: Sequence[str], limit: int = 10
 ) -> list[Action]:

@@ -1,12 +1,18 @@
 """`pipeline lanes` beside real services, without a bridge: what it tells, counts, refuses and leaves behind."""
 
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
+from rich.console import Console
 
-from pipeline.control import requests
+from pipeline.cli import status
+from pipeline.cli.status_screen import screen
+from pipeline.cli.status_state import State
+from pipeline.control import placements, requests
+from pipeline.control.lane_views import Counts
 from pipeline.domain.routing import partition_of
 from pipeline.lanes.store import RedisLaneStore, namespace_of
 from tests.integration.bridged import PARTITIONS, Bridged
@@ -199,3 +205,26 @@ def test_lanes_of_tasks_are_shown_and_not_held(operator: Operator) -> None:
         in operator.lanes("rewind", "tasks", "6", "--to", "1", "--reason", "x", expected=1).err
     )
     assert operator.requests() == []
+
+
+def test_status_tells_of_lanes_that_are_held_and_of_moves(operator: Operator) -> None:
+    # Mutants: detached lanes counted without regard to their state; words of others obeyed.
+    operator.publish("6", "15", "17")
+    for merchant, held in (("6", "parked"), ("15", "paused"), ("17", "running")):
+        operator.detach(merchant, 0, held, ATTACK)  # type: ignore[arg-type]  # literals
+    database = operator.bridged.database
+    requests.pause_consumer(database, "audit", actor="sam", reason="deploying")
+    placements.begin(database, "6", "gateway0", "gateway1", ATTACK, held=False)
+    (consumer,) = status._consumers_of(operator.bridged.settings, database, "audit")
+    assert consumer.detached == Counts(running=1, paused=1, parked=1)
+    state = State([], [consumer], [], [], [], [], [], [], placements.under_way(database))
+    assert not state.healthy
+    console = Console(width=160, file=StringIO(), force_terminal=True, no_color=True)
+    for part in screen(state):
+        console.print(part)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
+    assert "audit is paused as a whole by sam" in shown
+    assert "lane 6 of audit is parked" in shown
+    assert "gateway0" in shown
+    assert not {"\x07", "\r", "\u202e"} & set(shown)
+    assert "\x1b[2J" not in shown

@@ -3,7 +3,10 @@ from datetime import UTC, datetime
 
 from pipeline.cli.status import missing_processes
 from pipeline.cli.status_screen import in_words
+from pipeline.cli.status_state import ConsumerState, State
+from pipeline.control.lane_views import Counts
 from pipeline.control.snapshots import Snapshot
+from pipeline.lanes.claim import Overview
 from pipeline.settings import Configuration
 from pipeline.telemetry import ProcessState
 
@@ -57,3 +60,13 @@ def test_an_open_snapshot_says_how_far_it_is_and_what_it_waits_for() -> None:
     assert in_words(work, 1) == "public.payments, 1,234 of about 5,000 rows"
     assert in_words(replace(work, paused=True), 3) == "paused, 1,234 of about 5,000 rows; 2 more"
     assert in_words(replace(work, status="done", finished_at=began), 0) == "done, 1,234 rows"
+
+
+# Mutants: parked lanes, which are not among the failing ones of Redis, need nobody; paused ones do.
+def test_a_parked_lane_needs_a_person_and_a_paused_one_has_one() -> None:
+    idle = Overview(0, 0, 0, (), 0, (), 0)
+    well = ConsumerState("search", 0, 0, 0.0, idle, 0, Counts(running=3, paused=2), (), None)
+    assert State([], [well], [], [], [], [], []).healthy
+    ill = replace(well, detached=Counts(parked=1))
+    assert not State([], [well, ill], [], [], [], [], []).healthy
+    assert not State([], [well], [], [], [], [], [], [replace(idle, failing_count=1)]).healthy
