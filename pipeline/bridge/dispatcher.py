@@ -274,10 +274,13 @@ class Dispatcher:
         self._detaching.carry_out()
 
     def _measure(self) -> None:
+        """How far the sink is behind; in snapshots with detached lanes that run: relays publish no more than it keeps up with."""
         ends = self._source.ends(frozenset(self._held))
-        behind = {number: max(0, ends[number] - held.committed) for number, held in self._held.items()}
-        self._lag = sum(lag for number, lag in behind.items() if number < self._count)
-        self._snapshot_lag = sum(behind.values()) - self._lag
+        held = self._held.values()
+        self._lag = sum(max(0, ends[one.number] - one.committed) for one in held if not one.snapshot)
+        self._snapshot_lag = sum(
+            max(0, ends[one.number] - one.accepted_by_running()) for one in held if one.snapshot
+        )
 
     def _adjust_flow(self) -> None:
         paused = self._flow.paused(self._held.values(), self._clock()) | self._holdings.unready

@@ -230,6 +230,10 @@ class Partition:
         head = self._pending.head(key)
         return self.position if head is None else head
 
+    def accepted_by_running(self) -> int:
+        """Everything below is committed, and accepted by every detached lane that runs."""
+        return min([self.committed, *(self.detached[key].first for key in self.feedable)])
+
     def state_of(self, lane: str) -> State:
         """Whether it is fed."""
         detached = self.detached.get(key_of(lane))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.topics import Place, Topics
-from pipeline.control import actions, sweeps
+from pipeline.control import actions, detached, fences, sweeps
 from pipeline.control.database import ControlDatabase
 from pipeline.errors import FencedError, PermanentError, PositionLostError
 from pipeline.settings import Settings
@@ -25,8 +25,8 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
     """Give every partition a committed offset at the consumer's first start; refuse when one was lost since.
 
     A consumer that has started without snapshots and takes them now reads their topic from its beginning, and runs the
-    sweeps that it has run again: rows that lie before them in that topic come after them. PermanentError when a topic
-    has another number of partitions than configured (merchants are spread by it), or when the consumer used to read
+    sweeps that it has run again: rows that lie before them in that topic come after them. PositionLostError also when
+    detached lanes stand beyond their partition's end. PermanentError when a topic has another number of partitions than configured (merchants are spread by it), or when the consumer used to read
     another stream: its lanes hold offsets of that one.
     """
     topics, group, environment = (
@@ -43,6 +43,7 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
         _require_the_same_stream(database, settings, group, topics, started)
         missing = [topics.place(number) for number in topics.numbers if number not in view.committed()]
         _refuse([place for place in missing if place.topic in started], group)
+        _require_detached_within(database, consumer, topics, view)
         start = settings.consumer(consumer).start if not started else "earliest"
         if started and len(started) < len(topics.names):
             sweeps.forget_runs(database, consumer)
@@ -93,6 +94,17 @@ def _refuse(lost: Sequence[Place], group: str) -> None:
             f"group {group} has started on {topic} before, but partitions {partitions} have no committed offset",
             hint="set the group's offsets to where to go on from (kafka-consumer-groups --reset-offsets"
             " --to-earliest), then snapshot every source",
+        )
+
+
+def _require_detached_within(
+    database: ControlDatabase, consumer: str, topics: Topics, view: GroupView
+) -> None:
+    ends: dict[fences.Place, int] = {topics.place(number): end for number, end in view.ends().items()}
+    if beyond := detached.beyond(database, consumer, ends):
+        raise PositionLostError(
+            f"{beyond} detached lanes of {consumer} stand beyond the end of their partition: its topic was made anew",
+            hint="what they had left is gone with it: see Position lost in the runbook",
         )
 
 

@@ -97,6 +97,23 @@ def unaccepted(
     return {(topic, partition): Unaccepted(*counted) for topic, partition, *counted in found}
 
 
+def beyond(database: ControlDatabase, consumer: str, ends: Mapping[Place, int]) -> int:
+    """How many of a consumer's detached lanes stand beyond the end of their partition: it is not the one they stood in."""
+    with database.transaction() as connection:
+        [[count]] = connection.execute(
+            "SELECT count(*) FROM detached"
+            " JOIN unnest(%s::text[], %s::integer[], %s::bigint[]) AS place (topic, partition, at)"
+            " USING (topic, partition) WHERE consumer = %s AND first_offset > place.at",
+            (
+                [topic for topic, _ in ends],
+                [partition for _, partition in ends],
+                list(ends.values()),
+                consumer,
+            ),
+        ).fetchall()
+    return int(count)
+
+
 def _list(values: Sequence[str] | None) -> list[str] | None:
     return None if values is None else list(values)
 

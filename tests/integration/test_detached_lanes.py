@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -268,3 +269,29 @@ def test_a_damaged_lane_is_read_again_by_itself(bridged: Bridged) -> None:
             {offset for owner, offset in delivered if owner == merchant}
         )
         require_all(delivered, merchant, 25)
+
+
+def test_rows_of_snapshots_that_detached_lanes_have_left_throttle_relays_unless_a_person_holds_them(
+    narrow: Bridged,
+) -> None:
+    # Mutants: `snapshot_lag` by committed offsets alone: what one merchant has too much of is published without bound; by
+    # all detached lanes: one that is parked stops the snapshots of everybody.
+    for _ in range(1500):
+        narrow.send_row(HEAVY, b"x" * 1000)
+    narrow.producer.flush(30)
+    end = progress.end_offsets(narrow.settings, "audit")[PARTITIONS + HOME]
+    with narrow.bridge():
+
+        def passed_over() -> bool:
+            return progress.lag(narrow.settings, "audit")[PARTITIONS + HOME][0] == end
+
+        assert wait_until(passed_over, 60)
+        assert wait_until(lambda: narrow.metrics().get("snapshot_lag") == end, 20)
+        lane, topic = f"s.{HEAVY}", narrow.settings.snapshots.topic
+        pause = Asked("audit", topic, HOME, lane, "pause", "a person", "because")
+        requests.ask(narrow.database, [pause])
+        assert wait_until(lambda: narrow.metrics().get("snapshot_lag") == 0, 20)
+        requests.ask(narrow.database, [replace(pause, verb="resume")])
+        assert wait_until(lambda: narrow.metrics().get("snapshot_lag") == end, 20)
+        finish(narrow)
+        assert wait_until(lambda: narrow.metrics().get("snapshot_lag") == 0, 20)

@@ -14,12 +14,13 @@ from pipeline import settings as configuration
 from pipeline.bridge import progress
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.group_view import GroupView
-from pipeline.bridge.start import group_of
+from pipeline.bridge.start import ensure_started, group_of
 from pipeline.bridge.topics import Topics
 from pipeline.capture.topics import ensure_topics, topics_of
 from pipeline.control import requests, tables
 from pipeline.control.database import ControlDatabase, migrate
 from pipeline.domain.routing import partition_of
+from pipeline.errors import PositionLostError
 from pipeline.ports import Detachment, State
 from pipeline.settings import Settings
 from pipeline.verify.run import NotSettledError, Verification
@@ -169,6 +170,9 @@ def test_the_oldest_record_may_be_a_detached_lane_s(
     assert age(settings) == 400
     detach(books, OTHER, 1)
     assert age(settings) == 500
+    commit(settings, 0)
+    assert age(settings) == 600
+    commit(settings, 4)
     fence = books.take_over([HOME])[HOME].tenure.fence
     books.close(HOME, fence, [MERCHANT, OTHER])
     assert age(settings) == 200
@@ -189,6 +193,17 @@ def test_a_lane_whose_place_passed_retention_is_as_old_as_what_is_left(
 def delete_before(admin: KafkaAdminClient, topic: str, partition: int, offset: int) -> None:
     """What retention does."""
     admin.delete_records({TopicPartition(topic, partition): offset})
+
+
+def test_lanes_detached_in_a_topic_that_was_made_anew_are_refused(
+    settings: Settings, database: ControlDatabase, books: Bookkeeping
+) -> None:
+    # Mutant: their offsets are taken for this topic's: what comes before them there is passed over and never fed.
+    detach(books, MERCHANT, RECORDS)
+    ensure_started(database, settings, "search")
+    detach(books, MERCHANT, RECORDS + 1)
+    with pytest.raises(PositionLostError, match="1 detached lanes of search stand beyond the end"):
+        ensure_started(database, settings, "search")
 
 
 def settle(settings: Settings, database: ControlDatabase, merchant: str | None = None) -> set[str]:
