@@ -8,10 +8,10 @@
             lane.done()
 
 Register it in ``pipeline.toml`` as ``[consumers.NAME] handler = "package.module:handle"``. A lane leaves the turn
-with an outcome: ``done()`` (all of it, or the first n events), ``retry(reason)``, and ``reject(event, reason)`` for
-single events that can never be accepted: they are set aside in the control database and the lane goes on. A lane
-without an outcome is tried again alone and counted as failing; only for a consumer with ``group = 1`` does returning
-mean done. ``SinkUnavailableError`` says that nobody's events are at fault: all of the turn is tried again, later.
+with an outcome: ``done()`` (all of it, or the first n events), ``retry(reason)``, ``reject(event, reason)`` for single
+events that can never be accepted (they are set aside in the control database and the lane goes on), and
+``park(reason)`` when nothing may pass the next event. A lane without an outcome is tried again among fewer and counted
+as failing; only for a consumer with ``group = 1`` does returning mean done. ``SinkUnavailableError`` says that nobody's events are at fault: all of the turn is tried again, later.
 Everything may come twice: handlers are idempotent, by the event's version or by the turn's token.
 
 A sink that keeps rows may have a second function, ``sweep``, in the handler's module: it removes what a source has lost
@@ -59,14 +59,15 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of one lane: the first `entries` of its list leave it; the rest waits `delay_ms`, counted or not.
+    """What becomes of one lane: the first `entries` of its list leave it, and the rest waits.
 
-    ``park``: the rest waits until a person releases it.
+    ``retry``: `delay_ms`, and the lane itself has failed. ``undecided``: likewise, but another lane of the turn may be at
+    fault. ``unavailable``: none is. ``park``: until a person releases it.
     """
 
     merchant: str
     entries: int
-    kind: Literal["done", "retry", "park", "unavailable"]
+    kind: Literal["done", "retry", "undecided", "park", "unavailable"]
     delay_ms: int = 0
     reason: str = ""
 
@@ -87,6 +88,7 @@ class Lane:
     snapshot: bool = False
     finished: int | None = field(default=None, init=False)
     failure: tuple[str, float | None] | None = field(default=None, init=False)
+    parking: str | None = field(default=None, init=False)
     rejections: list[Rejection] = field(default_factory=list, init=False)
 
     def done(self, count: int | None = None) -> None:
@@ -96,6 +98,10 @@ class Lane:
     def retry(self, reason: str, *, after: float | None = None) -> None:
         """The rest of the lane failed: try again in `after` seconds (default: back-off by failures)."""
         self.failure = (reason, after)
+
+    def park(self, reason: str) -> None:
+        """The event after those done can never be accepted and nothing may pass it: the lane waits for a person."""
+        self.parking = reason
 
     def reject(self, index: int, reason: str) -> None:
         """Set ``events[index]`` aside for good: it counts as done once its reason is stored."""

@@ -167,6 +167,7 @@ class Consumer(_Section):
     linger: Duration = "0s"
     lease: Duration = "10s"
     lane_bytes: Annotated[int, Field(ge=1024 * 1024)] = 16 * 1024 * 1024
+    max_failures: Annotated[int, Field(ge=0, le=1_000_000)] = 12
     start: Literal["earliest", "latest"] = "earliest"
 
     @model_validator(mode="after")

@@ -17,7 +17,8 @@ class TurnLimits:
 
     A turn takes the heads of up to ``group`` lanes, ``events`` events and ``bytes`` bytes in all. A lane is due when it
     has ``events`` events or its oldest is ``linger`` old. A claim ends after ``lease`` unless it is renewed, and is not
-    renewed when it is ``longest`` old.
+    renewed when it is ``longest`` old. A lane that has failed joins a turn of half as many lanes with each failure; after
+    ``max_failures`` of its own in a row, while others are accepted, it is parked (0: never).
     """
 
     group: int = 1
@@ -26,6 +27,7 @@ class TurnLimits:
     linger: int = 0
     lease: int = 10_000
     longest: int = 300_000
+    max_failures: int = 12
 
     @classmethod
     def of(cls, consumer: Consumer) -> TurnLimits:
@@ -37,13 +39,18 @@ class TurnLimits:
             linger=_milliseconds(consumer.linger),
             lease=_milliseconds(consumer.lease),
             longest=_milliseconds(consumer.turn_limit),
+            max_failures=consumer.max_failures,
         )
 
     @classmethod
     def of_tasks(cls, tasks: Tasks) -> TurnLimits:
-        """One task of one lane at a time."""
+        """One task of one lane at a time; no lane of tasks is parked."""
         return cls(
-            group=1, events=1, lease=_milliseconds(tasks.lease), longest=_milliseconds(tasks.turn_limit)
+            group=1,
+            events=1,
+            lease=_milliseconds(tasks.lease),
+            longest=_milliseconds(tasks.turn_limit),
+            max_failures=0,
         )
 
 

@@ -23,6 +23,7 @@ def step_arguments(
         limits.bytes,
         limits.lease,
         limits.linger,
+        limits.max_failures,
         int(claim),
         floor,
         jitter,

@@ -4,7 +4,7 @@ Keys, all beginning with ``<deployment>:<consumer>``: ``.m.<merchant>`` the list
 with rows that snapshots read, ``:lane:<name>`` a lane's state (its name is the merchant, or ``s.<merchant>``), ``:ready``
 and ``:retries`` the live lanes that wait and when they are due, ``:snapshot_ready`` and ``:snapshot_retries`` the others,
 ``:leases`` and ``:turn:<token>`` the claims, ``:dirty:<partition>`` lanes with acknowledgements nobody has read,
-``:fences``, ``:epoch``, ``:token``, ``:breaker``, ``:failing``, ``:foreign`` what others pushed into lanes, and ``:bell``,
+``:fences``, ``:epoch``, ``:token``, ``:breaker``, ``:accepted``, ``:failing``, ``:foreign`` what others pushed into lanes, and ``:bell``,
 on which idle workers wait. Partitions are numbered through the consumer's topics.
 """
 

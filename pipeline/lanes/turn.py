@@ -90,7 +90,7 @@ def undecided(claim: Claim, reason: str, backoff: Backoff) -> Finish:
     """The outcome of a turn whose process or task broke down: all of it again, counted."""
     return Finish(
         tuple(
-            Outcome(lane.merchant, 0, "retry", backoff.milliseconds(lane.failures), reason)
+            Outcome(lane.merchant, 0, "undecided", backoff.milliseconds(lane.failures), reason)
             for lane in claim.lanes
         )
     )
@@ -166,10 +166,14 @@ class _Decoded:
 def _outcome(consumption: Consumption, one: _Decoded, trouble: Exception | None, *, alone: bool) -> Outcome:
     lane, finished = one.lane, one.finished()
     entries = one.entries(finished)
+    delay = consumption.backoff.milliseconds(0 if entries else lane.failures)
+    if lane.parking is not None:
+        return Outcome(lane.merchant, entries, "park", reason=lane.parking)
     if lane.failure is not None:
         reason, after = lane.failure
-        delay = consumption.backoff.milliseconds(lane.failures) if after is None else round(after * 1000)
-        return Outcome(lane.merchant, entries, "retry", delay, reason)
+        return Outcome(
+            lane.merchant, entries, "retry", delay if after is None else round(after * 1000), reason
+        )
     if finished == len(lane.events):
         return Outcome(lane.merchant, entries, "done")
     if isinstance(trouble, SinkUnavailableError):
@@ -181,7 +185,7 @@ def _outcome(consumption: Consumption, one: _Decoded, trouble: Exception | None,
     reason = UNDECIDED if trouble is None else reason_of(trouble)
     if trouble is not None and not alone:
         reason = f"{reason} in a turn of several lanes"
-    return Outcome(lane.merchant, entries, "retry", consumption.backoff.milliseconds(lane.failures), reason)
+    return Outcome(lane.merchant, entries, "undecided", delay, reason)
 
 
 def _all_unavailable(claim: Claim, reason: str) -> tuple[Outcome, ...]:

@@ -130,15 +130,19 @@ class Turns:
             lane.records.popleft()
             reason = self._aside.get((record.partition, record.offset))
             yield Told(record, "done") if reason is None else Told(record, "rejected", reason)
-        if outcome.kind != "retry":
-            lane.failures, lane.delay = (0, 0.0) if outcome.kind == "done" else (lane.failures, lane.delay)
-            return
-        lane.failures, lane.delay = lane.failures + 1, outcome.delay_ms / 1000
-        if lane.failures >= self._attempts:
-            self._given_up.add(lane.merchant)
-            yield Told(lane.records.popleft(), "failed", outcome.reason)
-            yield from (Told(record, "skipped", "after one that failed") for record in lane.records)
-            lane.records.clear()
+        if outcome.entries:
+            lane.failures, lane.delay = 0, 0.0
+        if outcome.kind in ("retry", "undecided"):
+            lane.failures, lane.delay = lane.failures + 1, outcome.delay_ms / 1000
+        if outcome.kind == "park" or lane.failures >= self._attempts:
+            yield from self._give_up(lane, outcome.reason)
+
+    def _give_up(self, lane: _Lane, reason: str) -> Iterator[Told]:
+        self._given_up.add(lane.merchant)
+        what: What = "failed"
+        while lane.records:
+            yield Told(lane.records.popleft(), what, reason)
+            what, reason = "skipped", "after one that failed"
 
     def _judge(self, outcomes: Sequence[Outcome]) -> None:
         away = next((outcome for outcome in outcomes if outcome.kind == "unavailable"), None)

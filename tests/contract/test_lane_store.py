@@ -66,6 +66,10 @@ def retried(claim: Claim, entries: int = 0, delay: int = 0, reason: str = "no") 
     return Finished(claim, [Outcome(lane.merchant, entries, "retry", delay, reason) for lane in claim.lanes])
 
 
+def undecided(claim: Claim, entries: int = 0) -> Finished:
+    return Finished(claim, [Outcome(lane.merchant, entries, "undecided", 0, "?") for lane in claim.lanes])
+
+
 def parked(claim: Claim, entries: int = 0, reason: str = "bad") -> Finished:
     return Finished(claim, [Outcome(lane.merchant, entries, "park", 0, reason) for lane in claim.lanes])
 
@@ -564,7 +568,7 @@ def test_a_failing_lane_is_tried_again_after_its_delay(lab: Labs) -> None:
     assert claimed(it.store).lanes[0].failures == 0
 
 
-def test_a_failing_lane_is_claimed_alone(lab: Labs) -> None:
+def test_failing_lanes_and_healthy_ones_are_never_in_one_turn(lab: Labs) -> None:
     # Mutant: claim joins failing lanes.
     it = lab(group=10)
     add(it.store, entry("bad", 1))
@@ -574,6 +578,39 @@ def test_a_failing_lane_is_claimed_alone(lab: Labs) -> None:
     turns = [heads(claimed(it.store)), heads(claimed(it.store))]
     assert {"bad": [1]} in turns
     assert {"2": [2], "3": [3], "4": [4], "5": [5]} in turns
+
+
+def test_a_lane_that_fails_shares_its_turn_with_half_as_many_each_time(lab: Labs) -> None:
+    # Mutants: failing lanes are claimed alone; or in turns of any size.
+    it = lab(group=8)
+    add(it.store, *(entry(str(n), n) for n in range(8)))
+    sizes, turns = [], list[Claim]()
+    for _ in range(4):
+        it.store.step([undecided(turn) for turn in turns], claim=False)
+        it.passes(2)
+        turns = []
+        while (claim := it.store.step().claim) is not None:
+            turns.append(claim)
+        sizes.append([len(turn.lanes) for turn in turns])
+    assert sizes == [[8], [4, 4], [2, 2, 2, 2], [1] * 8]
+
+
+def test_the_lane_that_failed_most_decides_how_many_go_along(lab: Labs) -> None:
+    # Mutants: each lane asks only whether there is room for itself; or the first decides.
+    it = lab(group=8)
+    add(it.store, entry("bad", 1))
+    for _ in range(3):
+        it.store.step([undecided(claimed(it.store))], claim=False)
+        it.passes(2)
+    bad = claimed(it.store)
+    add(it.store, entry("a", 2), entry("c", 3), entry("d", 4))
+    others = claimed(it.store)
+    assert (set(heads(bad)), set(heads(others))) == ({"bad"}, {"a", "c", "d"})
+    it.store.release(bad.token)
+    it.store.step([undecided(others)], claim=False)
+    it.hurries()
+    turns = [set(heads(claimed(it.store))) for _ in range(3)]
+    assert turns == [{"a"}, {"bad"}, {"c", "d"}]
 
 
 def test_failing_lanes_and_healthy_ones_take_turns(lab: Labs) -> None:
@@ -650,6 +687,154 @@ def test_only_the_holder_of_the_token_parks(lab: Labs) -> None:
     assert news(it.store) == {}
     it.store.step([done(owner)], claim=False)
     assert news(it.store) == {"a": 1}
+
+
+FAILS: Callable[[Claim], Finished] = retried
+
+
+def turn_with(it: LaneLab, lane: str) -> Claim:
+    """The turn that has this lane; others that are claimed before it are given back."""
+    others = []
+    while lane not in heads(claim := fresh_claim(it)):
+        others.append(claim)
+    for other in others:
+        it.store.release(other.token)
+    return claim
+
+
+def fails(it: LaneLab, lane: str = "bad", how: Callable[[Claim], Finished] = FAILS) -> None:
+    """The lane's turn fails."""
+    it.store.step([how(turn_with(it, lane))], claim=False)
+
+
+def accepts(it: LaneLab, lane: str, offset: int) -> None:
+    """The sink takes an event of another lane."""
+    add(it.store, entry(lane, offset))
+    it.store.step([done(turn_with(it, lane))], claim=False)
+
+
+def is_parked(it: LaneLab, lane: str = "bad") -> bool:
+    return any(one.merchant == lane and one.parked for one in it.store.overview().failing)
+
+
+def failed(it: LaneLab, times: int, how: Callable[[Claim], Finished] = FAILS) -> None:
+    """So many failures of lane "bad", another lane accepted after each but the last."""
+    for n in range(times):
+        if n:
+            accepts(it, f"other{n}", 100 + n)
+        fails(it, how=how)
+
+
+@pytest.mark.parametrize("how", [retried, undecided, lambda claim: Finished(claim, [])])
+def test_a_lane_that_fails_too_often_while_others_are_accepted_is_parked(
+    lab: Labs, how: Callable[[Claim], Finished]
+) -> None:
+    # Mutants: failures not counted; one more or one less than the limit.
+    it = lab(max_failures=3)
+    add(it.store, entry("bad", 1, 2))
+    failed(it, 2, how=how)
+    assert not is_parked(it)
+    accepts(it, "x", 200)
+    fails(it, how=how)
+    assert is_parked(it)
+    (told,) = [one for one in it.store.acknowledged(it.store.epoch(), P) if one.lane == "bad"]
+    assert told.parked
+    (failing,) = it.store.overview().failing
+    assert (failing.failures, failing.oldest, failing.reason) == (3, 1, told.parked)
+
+
+def test_a_sink_that_accepts_nothing_parks_nobody(lab: Labs) -> None:
+    # Mutant: failures count whether or not others are accepted.
+    it = lab(max_failures=2)
+    add(it.store, entry("bad", 1))
+    for _ in range(6):
+        fails(it)
+    assert not is_parked(it)
+    accepts(it, "x", 200)
+    fails(it)
+    assert is_parked(it)
+
+
+def test_a_long_outage_is_one_failure(lab: Labs) -> None:
+    # Mutant: all failures count once others are accepted again: the first refusal after an outage parks.
+    it = lab(max_failures=4)
+    add(it.store, entry("bad", 1))
+    for n in range(3):
+        for _ in range(4):
+            fails(it)
+        assert not is_parked(it)
+        accepts(it, f"x{n}", 200 + n)
+    fails(it)
+    assert is_parked(it)
+
+
+def test_the_first_failure_parks_nobody(lab: Labs) -> None:
+    # Mutant: what was accepted before a lane's first failure speaks against the lane.
+    it = lab(max_failures=1)
+    accepts(it, "x", 200)
+    add(it.store, entry("bad", 1))
+    fails(it)
+    assert not is_parked(it)
+    accepts(it, "y", 201)
+    fails(it)
+    assert is_parked(it)
+
+
+def test_an_accepted_event_begins_the_count_anew(lab: Labs) -> None:
+    # Mutants: failures in a row are those of the lane, not of its head; its own acceptance counts as another's.
+    it = lab(max_failures=2)
+    add(it.store, entry("bad", 1, 2, 3))
+    failed(it, 1)
+    accepts(it, "x", 200)
+    fails(it, how=lambda claim: retried(claim, entries=1))
+    assert not is_parked(it)
+    assert [one.failures for one in it.store.overview().failing] == [1]
+    fails(it)
+    assert not is_parked(it)
+    accepts(it, "y", 201)
+    fails(it)
+    assert is_parked(it)
+
+
+def test_zero_is_never(lab: Labs) -> None:
+    it = lab(max_failures=0)
+    add(it.store, entry("bad", 1))
+    failed(it, 5)
+    assert not is_parked(it)
+
+
+def test_in_a_turn_of_several_only_what_the_handler_said_counts(lab: Labs) -> None:
+    # Mutant: every failed turn counts against each of its lanes: one lane's bug parks its neighbours.
+    it = lab(group=100, max_failures=2)
+    add(it.store, entry("a", 1), entry("b", 2))
+    for n in range(5):
+        claim = turn_with(it, "a")
+        assert set(heads(claim)) == {"a", "b"}
+        outcomes = [Outcome("a", 0, "undecided"), Outcome("b", 0, "retry" if n > 2 else "undecided", 0, "no")]
+        it.store.step([Finished(claim, outcomes)], claim=False)
+        accepts(it, f"x{n}", 200 + n)
+        it.passes(2)
+    assert (is_parked(it, "a"), is_parked(it, "b")) == (False, True)
+
+
+def test_a_turn_that_ends_without_an_answer_counts_against_a_lane_that_was_alone(lab: Labs) -> None:
+    # Mutants: lanes whose process died are never parked; or all that were in its turn.
+    it = lab(group=2, max_failures=2)
+    add(it.store, entry("a", 1), entry("b", 2))
+
+    def dies(lanes: set[str]) -> None:
+        claim = turn_with(it, "a")
+        assert set(heads(claim)) == lanes
+        it.ends(claim.token)
+        it.store.step(claim=False)
+
+    dies({"a", "b"})
+    accepts(it, "x", 200)
+    dies({"a"})
+    assert not is_parked(it, "a")
+    accepts(it, "y", 201)
+    dies({"a"})
+    assert (is_parked(it, "a"), is_parked(it, "b")) == (True, False)
 
 
 # The sink as a whole

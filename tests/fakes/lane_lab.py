@@ -33,6 +33,10 @@ class LaneLab(ABC):
         """The lease of a turn runs out."""
 
     @abstractmethod
+    def hurries(self) -> None:
+        """Every lane that waits is due."""
+
+    @abstractmethod
     def loses_lease(self, token: int) -> None:
         """Redis forgets that a turn is leased."""
 
@@ -81,6 +85,9 @@ class MemoryLab(LaneLab):
         if token in self.store.leases:
             self.store.leases[token] = self.store.now
 
+    def hurries(self) -> None:
+        self.store.due = dict.fromkeys(self.store.due, self.store.now)
+
     def loses_lease(self, token: int) -> None:
         del self.store.leases[token]
 
@@ -118,6 +125,12 @@ class RedisLab(LaneLab):
 
     def ends(self, token: int) -> None:
         self._client.zadd(f"{self._namespace}:leases", {str(token): 1}, xx=True)
+
+    def hurries(self) -> None:
+        for room in ("ready", "retries", "snapshot_ready", "snapshot_retries"):
+            key = f"{self._namespace}:{room}"
+            for lane, _ in self._client.zscan_iter(key):
+                self._client.zadd(key, {lane: 1}, xx=True)
 
     def loses_lease(self, token: int) -> None:
         self._client.zrem(f"{self._namespace}:leases", token)

@@ -42,6 +42,8 @@ class MemoryLane:
     linger_until: int | None = None
     reason: str = ""
     parked: str | None = None
+    faults: int = 0
+    accepted_then: int | None = None
 
     def sound(self, partition: int) -> bool:
         """True unless something of the lane is missing."""
@@ -90,6 +92,7 @@ class MemoryLaneStore:
         self.dirty: dict[int, set[str]] = {}
         self.fences: dict[int, int] = {}
         self._epoch: str | None = None
+        self.accepted = 0
         self._token = 0
         self._breaker = _Breaker()
 
@@ -213,50 +216,67 @@ class MemoryLaneStore:
         if token not in self.leases:
             return len(finished.outcomes)
         claimed = {lane.merchant: lane for lane in finished.claim.lanes}
+        alone = len(self.turns[token]) == 1
         mine = [
             outcome for outcome in finished.outcomes if self._holds(claimed[outcome.merchant].name, token)
         ]
         for outcome in mine:
-            self._settle(claimed[outcome.merchant], outcome)
+            self._settle(claimed[outcome.merchant], outcome, alone=alone)
         self._judge(token, {outcome.kind for outcome in mine}, jitter)
         for name in self._end(token):
-            self._fail(name, "the turn left the lane undecided")
+            self._fail(name, "the turn left the lane undecided", own=alone)
         return len(finished.outcomes) - len(mine)
 
     def _holds(self, name: str, token: int) -> bool:
         return name in self.lanes and self.lanes[name].claim == token
 
-    def _settle(self, claimed: ClaimedLane, outcome: Outcome) -> None:
+    def _settle(self, claimed: ClaimedLane, outcome: Outcome, *, alone: bool) -> None:
         name, lane = claimed.name, self.lanes[claimed.name]
         if outcome.entries:
-            if lane.entries and lane.entries[0].offset == claimed.entries[0].offset:
-                del lane.entries[: outcome.entries]
-            lane.acknowledged = claimed.entries[outcome.entries - 1].offset
-            self.dirty.setdefault(claimed.partition, set()).add(name)
+            self._accept(claimed, outcome.entries)
+        if outcome.entries or outcome.kind == "done":
+            lane.failures, lane.reason, lane.faults, lane.accepted_then = 0, "", 0, None
+            lane.not_before = 0
         if outcome.kind == "park":
-            self._park(claimed, outcome.reason)
-            return
-        if outcome.kind == "retry":
-            self._fail(name, outcome.reason, outcome.delay_ms)
-            return
-        if outcome.kind == "done":
-            lane.failures, lane.reason = 0, ""
-        full = len(lane.entries) >= self.limits.events or lane.linger_until is None
-        self._open(name, self.now if full else _number(lane.linger_until))
+            self._park(name, outcome.reason)
+        elif outcome.kind in ("retry", "undecided"):
+            own = alone or outcome.kind == "retry"
+            self._fail(name, outcome.reason, outcome.delay_ms, own=own)
+        else:
+            full = len(lane.entries) >= self.limits.events or lane.linger_until is None
+            self._open(name, self.now if full else _number(lane.linger_until))
 
-    def _fail(self, name: str, reason: str, delay: int = 0) -> None:
+    def _accept(self, claimed: ClaimedLane, entries: int) -> None:
+        lane = self.lanes[claimed.name]
+        if lane.entries and lane.entries[0].offset == claimed.entries[0].offset:
+            del lane.entries[:entries]
+        lane.acknowledged = claimed.entries[entries - 1].offset
+        self.accepted += 1
+        self.dirty.setdefault(claimed.partition, set()).add(claimed.name)
+
+    def _fail(self, name: str, reason: str, delay: int = 0, *, own: bool) -> None:
+        if own and self._fails_for_good(self.lanes[name]):
+            self._park(name, reason)
+            return
         lane = self.lanes[name]
         lane.failures += 1
         lane.reason = reason
         lane.not_before = self.now + delay
         self._open(name, lane.not_before)
 
-    def _park(self, claimed: ClaimedLane, reason: str) -> None:
-        lane = self.lanes[claimed.name]
+    def _fails_for_good(self, lane: MemoryLane) -> bool:
+        """Counts a failure of the lane's own; only one since which others were accepted counts towards parking."""
+        others = lane.accepted_then != self.accepted
+        lane.faults += others
+        lane.accepted_then = self.accepted
+        return others and lane.faults > 1 and 0 < self.limits.max_failures <= lane.faults
+
+    def _park(self, name: str, reason: str) -> None:
+        lane = self.lanes[name]
         lane.claim = lane.linger_until = None
         lane.failures += 1
         lane.parked = lane.reason = reason
-        self.dirty.setdefault(claimed.partition, set()).add(claimed.name)
+        self.dirty.setdefault(_number(lane.partition), set()).add(name)
 
     def _open(self, name: str, due: int) -> None:
         lane = self.lanes[name]
@@ -274,8 +294,11 @@ class MemoryLaneStore:
 
     def _expire(self) -> None:
         for token in sorted(token for token, expiry in self.leases.items() if expiry <= self.now):
+            alone = len(self.turns[token]) == 1
             for name in self._end(token):
-                self._fail(name, _EXPIRED)
+                failures = self.lanes[name].failures
+                delay = min(60_000, 250 * 2**failures) if failures else 0
+                self._fail(name, _EXPIRED, delay, own=alone)
 
     def _judge(self, token: int, kinds: set[str], jitter: float) -> None:
         breaker = self._breaker
@@ -307,13 +330,13 @@ class MemoryLaneStore:
         return Claim(token, lanes)
 
     def _candidates(self, token: int, *, snapshots: bool) -> list[str]:
-        """The lanes of one kind that a turn may have, oldest first; a failing lane alone."""
+        """The lanes of one kind that a turn may have, oldest first: healthy ones, or such as fail."""
         waiting = sorted((due, name) for name, due in self.due.items() if is_snapshot_lane(name) == snapshots)
         healthy = [(due, name) for due, name in waiting if not self.lanes[name].failures]
         failing = [name for due, name in waiting if self.lanes[name].failures and due <= self.now]
         one_is_due = bool(healthy) and healthy[0][0] <= self.now
         company = [name for _, name in healthy] if one_is_due else []
-        first, second = (failing[:1], company) if token % 2 == 0 else (company, failing[:1])
+        first, second = (failing, company) if token % 2 == 0 else (company, failing)
         return first or second
 
     def _mark(self, claimed: ClaimedLane, token: int) -> None:
@@ -325,9 +348,12 @@ class MemoryLaneStore:
 
     def _take(self, names: Sequence[str]) -> tuple[ClaimedLane, ...]:
         lanes: list[ClaimedLane] = []
-        events, size = self.limits.events, self.limits.bytes
-        for name in names[: self.limits.group]:
+        events, size, most = self.limits.events, self.limits.bytes, self.limits.group
+        for name in names:
             lane = self.lanes[name]
+            most = min(most, max(1, self.limits.group >> lane.failures))
+            if len(lanes) >= most:
+                break
             entries = _head(lane.entries, events, size, alone=not lanes)
             if not entries:
                 break

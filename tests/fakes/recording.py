@@ -1,7 +1,8 @@
 """A consumer for tests of real workers: its sink is a list in Redis, its faults are switches there.
 
 ``RECORD_URL`` and ``RECORD_PREFIX`` say where. Under the prefix: ``log`` ("token merchant offset ..." per lane and
-turn), ``turns`` ("token merchant ..." per turn begun), and the switches ``down``, ``delay`` (seconds), ``poison`` and ``killers`` (merchants).
+turn), ``turns`` ("token merchant ..." per turn begun), and the switches ``down``, ``broken`` (likewise, but the handler
+does not know it), ``delay`` (seconds), ``poison``, ``hopeless`` and ``killers`` (merchants).
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ def record(turn: Turn) -> None:
     time.sleep(float(_get("delay") or 0))
     if _get("down"):
         raise SinkUnavailableError("the recording sink is down")
+    if _get("broken"):
+        raise ConnectionError
     for lane in turn:
         if sink().sismember(key("killers"), lane.merchant):
             os.kill(os.getpid(), signal.SIGKILL)
         if sink().sismember(key("poison"), lane.merchant):
             lane.retry("poison", after=0.05)
+        elif sink().sismember(key("hopeless"), lane.merchant):
+            lane.park("hopeless")
         else:
             _accept(turn.token, lane)
 

@@ -34,6 +34,7 @@ group = {group}
 lease = "{lease}"
 turn_limit = "{turn_limit}"
 turn_events = {turn_events}
+max_failures = {max_failures}
 [tasks]
 include = {include}
 lease = "{lease}"
@@ -97,6 +98,7 @@ class Workshop:
     lease: str = "2s"
     turn_limit: str = "5m"
     turn_events: int = 20
+    max_failures: int = 0  # there is no bridge to take a parked lane away
     handler: str = "tests.fakes.recording:record"
     include: list[str] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
@@ -154,6 +156,7 @@ class Workshop:
                 lease=self.lease,
                 turn_limit=self.turn_limit,
                 turn_events=self.turn_events,
+                max_failures=self.max_failures,
                 include=self.include,
             )
         )
@@ -276,3 +279,6 @@ class Workshop:
             if worker.alive():
                 worker.signal(signal.SIGCONT)
                 worker.kill()
+
+
+Workshops = Callable[..., Workshop]

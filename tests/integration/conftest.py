@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -15,6 +16,7 @@ from pipeline.lanes.claim import TurnLimits
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import load
 from tests.conftest import SourceDatabase, at, unique
+from tests.fakes.workers import Workshop, Workshops
 from tests.integration.bridged import PARTITIONS, Bridged
 from tests.integration.captured import Captured
 
@@ -96,3 +98,17 @@ def bridged(
     database.close()
     kafka_admin.delete_groups([f"{name}-audit"])
     kafka_admin.delete_topics(list(beside))
+
+
+@pytest.fixture
+def workshop(redis_url: str, redis_namespace: str, tmp_path: Path) -> Iterator[Workshops]:
+    """Makes a workshop: `workshop(group=…, lease=…)`."""
+    made: list[Workshop] = []
+
+    def make(**options: Any) -> Workshop:
+        made.append(Workshop(redis_url, redis_namespace.rstrip(":"), tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for shop in made:
+        shop.close()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,25 +12,10 @@ from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase, migrate
 from pipeline.lanes.store import namespace_of
 from pipeline.ports import Append, Tenure
-from tests.fakes.workers import CONSUMER, Workshop, wait
+from tests.fakes.workers import CONSUMER, Workshop, Workshops, wait
 
 pytestmark = pytest.mark.integration
 MERCHANTS = [str(n) for n in range(12)]
-Workshops = Callable[..., Workshop]
-
-
-@pytest.fixture
-def workshop(redis_url: str, redis_namespace: str, tmp_path: Path) -> Iterator[Workshops]:
-    """Makes a workshop: `workshop(group=…, lease=…)`."""
-    made: list[Workshop] = []
-
-    def make(**options: Any) -> Workshop:
-        made.append(Workshop(redis_url, redis_namespace.rstrip(":"), tmp_path, **options))
-        return made[-1]
-
-    yield make
-    for shop in made:
-        shop.close()
 
 
 def test_killed_workers_lose_nothing_and_keep_the_order(workshop: Workshops) -> None:
@@ -214,7 +196,7 @@ def test_an_idle_worker_ends_at_once(workshop: Workshops) -> None:
     assert worker.terminate() == 0
 
 
-def test_a_poisoned_lane_waits_alone(workshop: Workshops) -> None:
+def test_a_poisoned_lane_waits_apart(workshop: Workshops) -> None:
     # Mutant: claim joins failing lanes.
     shop = workshop(group=20)
     shop.mark("poison", "7")

@@ -91,15 +91,45 @@ def test_a_lane_may_say_when_and_keep_what_is_done() -> None:
     assert run(handler, claim(a=[GOOD, GOOD])).outcomes == (Outcome("a", 1, "retry", 2500, "full"),)
 
 
+def test_a_lane_that_got_on_waits_as_after_its_first_failure() -> None:
+    # Mutant: the wait grows by the failures of events that are accepted by now.
+    def handler(turn: Turn) -> None:
+        turn.lanes[0].done(1)
+        turn.lanes[0].retry("full")
+
+    assert run(handler, claim(failures=4, a=[GOOD, GOOD])).outcomes[0].delay_ms == 500
+
+
+def test_a_lane_is_parked_behind_what_is_done() -> None:
+    # Mutant: what else was said of the lane goes before.
+    def handler(turn: Turn) -> None:
+        a, b, c = turn.lanes
+        a.done(1)
+        a.retry("full")
+        a.park("no such account")
+        b.park("closed")
+        c.done()
+        raise SinkUnavailableError("down")
+
+    finish = run(handler, claim(a=[GOOD, GOOD], b=["{", GOOD], c=[GOOD]))
+    assert finish.outcomes == (
+        Outcome("a", 1, "park", reason="no such account"),
+        Outcome("b", 1, "park", reason="closed"),
+        Outcome("c", 1, "done"),
+    )
+
+
 @pytest.mark.parametrize("kinds", [(GOOD,), (GOOD, GOOD)])
 def test_returning_means_done_for_single_lanes_only(kinds: Sequence[str]) -> None:
     # Mutant: any turn of one lane counts as done: a group's undecided lane, tried again alone, would be lost.
     assert run(lambda turn: None, claim(a=kinds), single=True).outcomes == (Outcome("a", len(kinds), "done"),)
-    assert run(lambda turn: None, claim(a=kinds)).outcomes == (Outcome("a", 0, "retry", 500, UNDECIDED),)
+    assert run(lambda turn: None, claim(a=kinds)).outcomes == (Outcome("a", 0, "undecided", 500, UNDECIDED),)
 
 
 def test_nothing_done_is_undecided() -> None:
-    assert run(lambda turn: turn.lanes[0].done(0), claim(a=[GOOD]), single=True).outcomes[0].kind == "retry"
+    assert (
+        run(lambda turn: turn.lanes[0].done(0), claim(a=[GOOD]), single=True).outcomes[0].kind == "undecided"
+    )
 
 
 def test_an_unavailable_sink_blames_no_lane_and_keeps_what_was_done() -> None:
@@ -123,7 +153,11 @@ def test_an_exception_counts_against_the_undecided() -> None:
         raise ValueError("value 4111111111111111")
 
     finish = run(handler, claim(a=[GOOD], b=[GOOD, GOOD], c=[GOOD]))
-    assert [(one.kind, one.entries) for one in finish.outcomes] == [("done", 1), ("retry", 1), ("retry", 0)]
+    assert [(one.kind, one.entries) for one in finish.outcomes] == [
+        ("done", 1),
+        ("undecided", 1),
+        ("undecided", 0),
+    ]
     assert outcome(finish, "c").reason == "ValueError in a turn of several lanes"
     alone = run(handler, claim(a=[GOOD]))
     assert alone.outcomes == (Outcome("a", 1, "done"),)
@@ -215,8 +249,8 @@ def test_nothing_is_acknowledged_before_it_is_set_aside() -> None:
 def test_a_broken_turn_is_tried_again_whole() -> None:
     finish = undecided(claim(failures=1, a=[GOOD, GOOD], b=[GOOD]), "WorkerLostError", BACKOFF)
     assert finish.outcomes == (
-        Outcome("a", 0, "retry", 1000, "WorkerLostError"),
-        Outcome("b", 0, "retry", 1000, "WorkerLostError"),
+        Outcome("a", 0, "undecided", 1000, "WorkerLostError"),
+        Outcome("b", 0, "undecided", 1000, "WorkerLostError"),
     )
 
 

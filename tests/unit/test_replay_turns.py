@@ -105,7 +105,7 @@ def test_a_failing_merchant_goes_alone_and_is_given_up_with_its_rest() -> None:
             if lane.merchant != "b":
                 lane.done()
             else:
-                lane.done(1)
+                lane.done(1 if lane.offsets[0] < 4 else 0)
                 lane.retry("full", after=0.5)
 
     seen, pauses = Seen(decide), list[float]()
@@ -114,16 +114,30 @@ def test_a_failing_merchant_goes_alone_and_is_given_up_with_its_rest() -> None:
     assert [(one.record.offset, one.what) for one in told if one.record.merchant == "b"] == [
         (2, "done"),
         (3, "done"),
-        (4, "done"),
-        (5, "failed"),
+        (4, "failed"),
+        (5, "skipped"),
         (6, "skipped"),
         (7, "skipped"),
     ]
     assert {one.what for one in told if one.record.merchant != "b"} == {"done"}
-    assert seen.turns == [[[1], [2, 3, 4, 5, 6, 7], [8]], [[3, 4, 5, 6, 7]], [[4, 5, 6, 7]]]
-    assert pauses == [0.5, 0.5]
+    assert seen.turns == [[[1], [2, 3, 4, 5, 6, 7], [8]], [[3, 4, 5, 6, 7]], *[[[4, 5, 6, 7]]] * 3]
+    assert pauses == [0.5] * 4
     later = list(replaying.run(records("b", "a")))
     assert [(one.record.merchant, one.what) for one in later] == [("b", "skipped"), ("a", "done")]
+
+
+def test_a_parked_merchant_is_given_up_at_once() -> None:
+    def decide(turn: Turn) -> None:
+        for lane in turn:
+            lane.done(1)
+            lane.park("no such account")
+
+    assert rehearse(decide, events("a", "a", "a", "b"), group=2, attempts=9) == [
+        DONE,
+        Became("failed", "no such account"),
+        Became("skipped", "after one that failed"),
+        DONE,
+    ]
 
 
 def test_a_merchant_that_recovers_is_not_given_up() -> None:

@@ -64,11 +64,11 @@ local function drop_lease(token)
   if redis.call('HGET', BREAKER, 'probe') == token then redis.call('HDEL', BREAKER, 'probe') end
 end
 
--- Take the lease of a turn away and open the lanes that it still holds: open(name, failures).
+-- Take the lease of a turn away and open the lanes that it still holds: open(name, failures, partition).
 local function end_turn(token, open)
   for _, name in ipairs(redis.call('LRANGE', turn_key(token), 0, -1)) do
-    local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures')
-    if fields[1] == token then open(name, tonumber(fields[2]) or 0) end
+    local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures', 'partition')
+    if fields[1] == token then open(name, tonumber(fields[2]) or 0, fields[3]) end
   end
   drop_lease(token)
 end

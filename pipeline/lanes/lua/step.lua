@@ -1,19 +1,21 @@
 #!lua flags=allow-oom
 -- STEP: take the outcomes of finished turns, end leases that ran out, claim the next turn.
--- ARGV: group, events, bytes, lease, linger, claim (0 or 1), highest token the claimer knows, jitter,
+-- ARGV: group, events, bytes, lease, linger, most failures (0: any number), claim (0 or 1),
+--       highest token the claimer knows, jitter,
 --       (token, number of lanes, (name, first, entries, last, kind, delay, reason)*)*
 -- Returns refused outcomes, wait, token ('' without a claim), (name, partition, failures, entries)*
 local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local LEASE, LINGER, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[8])
+local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
 local refused = 0
 
-local function fail(name, failures, delay, reason)
-  redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
-    'reason', reason)
-  redis.call('HDEL', lane_key(name), 'linger_until')
-  redis.call('SADD', FAILING, name)
-  if redis.call('EXISTS', list_key(name)) == 1 then wait_for_turn(name, failures + 1, now + delay) end
+local ACCEPTED = ns .. ':accepted'
+
+-- How many times lanes of this consumer were accepted; between two failures of a lane only others can be.
+local accepted_before, accepted_here = nil, 0
+local function accepted()
+  accepted_before = accepted_before or tonumber(redis.call('GET', ACCEPTED) or 0)
+  return accepted_before + accepted_here
 end
 
 -- Out of its turns until its bridge has moved it out of the way; lanes of tasks have none.
@@ -24,6 +26,39 @@ local function park(name, failures, partition, reason)
   redis.call('SADD', ns .. ':dirty:' .. partition, name)
 end
 
+-- True when a lane has failed too often by its own fault. A failure counts only if others were accepted since the one
+-- before: by a sink that accepts nothing no lane is parked, however long that lasts.
+local function fails_for_good(name)
+  local fields = redis.call('HMGET', lane_key(name), 'faults', 'accepted_then')
+  local faults, now_accepted = tonumber(fields[1]) or 0, accepted()
+  local others = tonumber(fields[2]) ~= now_accepted
+  if others then faults = faults + 1 end
+  redis.call('HSET', lane_key(name), 'faults', faults, 'accepted_then', now_accepted)
+  return others and faults > 1 and MOST_FAILURES > 0 and faults >= MOST_FAILURES
+end
+
+-- own: nothing but the lane itself can be at fault.
+local function fail(name, failures, partition, own, delay, reason)
+  if own and is_fed(partition) and fails_for_good(name) then return park(name, failures, partition, reason) end
+  redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
+    'reason', reason)
+  redis.call('HDEL', lane_key(name), 'linger_until')
+  redis.call('SADD', FAILING, name)
+  if redis.call('EXISTS', list_key(name)) == 1 then wait_for_turn(name, failures + 1, now + delay) end
+end
+
+-- A process that died may have had other turns: each failed lane waits its own time, so that they meet no more.
+local function fail_unanswered(token, own)
+  return function(name, failures, partition)
+    local delay = 0
+    if failures > 0 then
+      local spread = tonumber(string.sub(redis.sha1hex(name .. token), 1, 4), 16) / 65536
+      delay = math.floor(math.min(60000, 250 * 2 ^ failures) * (0.5 + spread / 2))
+    end
+    fail(name, failures, partition, own, delay, 'the turn ended without an answer')
+  end
+end
+
 -- The sink has the first entries: they leave the lane, if the lane still starts with them.
 local function accept(name, first, entries, last, partition)
   local head = redis.call('LINDEX', list_key(name), 0)
@@ -31,6 +66,7 @@ local function accept(name, first, entries, last, partition)
     redis.call('LTRIM', list_key(name), entries, -1)
   end
   redis.call('HSET', lane_key(name), 'acknowledged', last)
+  accepted_here = accepted_here + 1
   if is_fed(partition) then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
 end
 
@@ -45,25 +81,29 @@ local function open(name, failures, linger_until)
   if length > 0 then wait_for_turn(name, failures, due) end
 end
 
-local function settle(token, name, first, entries, last, kind, delay, reason)
+local function recover(name)
+  redis.call('HDEL', lane_key(name), 'failures', 'not_before', 'reason', 'faults', 'accepted_then')
+  redis.call('SREM', FAILING, name)
+end
+
+local function settle(token, alone, name, first, entries, last, kind, delay, reason)
   local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures', 'partition', 'linger_until')
   if fields[1] ~= token then
     refused = refused + 1
     return nil
   end
-  local failures = tonumber(fields[2]) or 0
-  if entries > 0 then accept(name, first, entries, last, fields[3]) end
-  if kind == 'park' and is_fed(fields[3]) then
-    park(name, failures, fields[3], reason)
-  elseif kind == 'retry' or kind == 'park' then
-    fail(name, failures, delay, reason)
-  else
-    if kind == 'done' and failures > 0 then
-      failures = 0
-      redis.call('HDEL', lane_key(name), 'failures', 'not_before', 'reason')
-      redis.call('SREM', FAILING, name)
-    end
+  local failures, partition = tonumber(fields[2]) or 0, fields[3]
+  if entries > 0 then accept(name, first, entries, last, partition) end
+  if failures > 0 and (entries > 0 or kind == 'done') then
+    recover(name)
+    failures = 0
+  end
+  if kind == 'park' and is_fed(partition) then
+    park(name, failures, partition, reason)
+  elseif kind == 'done' or kind == 'unavailable' then
     open(name, failures, fields[4])
+  else
+    fail(name, failures, partition, alone or kind == 'retry', delay, reason)
   end
   return kind
 end
@@ -84,15 +124,18 @@ end
 local function finish(i)
   local token, count = ARGV[i], tonumber(ARGV[i + 1])
   local unavailable, done = false, false
+  local held = redis.call('LLEN', turn_key(token))
   for k = i + 2, i + 1 + 7 * count, 7 do
-    local kind = settle(token, ARGV[k], ARGV[k + 1], tonumber(ARGV[k + 2]), ARGV[k + 3], ARGV[k + 4],
+    local kind = settle(token, held == 1, ARGV[k], ARGV[k + 1], tonumber(ARGV[k + 2]), ARGV[k + 3], ARGV[k + 4],
       tonumber(ARGV[k + 5]), ARGV[k + 6])
     unavailable = unavailable or kind == 'unavailable'
     done = done or kind == 'done'
   end
   judge(token, unavailable, done)
-  if redis.call('LLEN', turn_key(token)) > count then
-    end_turn(token, function(name, failures) fail(name, failures, 0, 'the turn left the lane undecided') end)
+  if held > count then
+    end_turn(token, function(name, failures, partition)
+      fail(name, failures, partition, held == 1, 0, 'the turn left the lane undecided')
+    end)
   else
     drop_lease(token)
   end
@@ -101,7 +144,7 @@ end
 
 local function expire()
   for _, token in ipairs(redis.call('ZRANGE', LEASES, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)) do
-    end_turn(token, function(name, failures) fail(name, failures, 0, 'the turn ended without an answer') end)
+    end_turn(token, fail_unanswered(token, redis.call('LLEN', turn_key(token)) == 1))
   end
 end
 
@@ -117,7 +160,7 @@ end
 -- Odd and even alternate.
 local function next_token()
   local last = tonumber(redis.call('GET', ns .. ':token') or 0)
-  local token = math.max(last + 1, tonumber(ARGV[7]) + 1, clock[1] * 1000000 + clock[2])
+  local token = math.max(last + 1, tonumber(ARGV[8]) + 1, clock[1] * 1000000 + clock[2])
   return (token - last) % 2 == 0 and token + 1 or token
 end
 
@@ -132,12 +175,17 @@ local function healthy_lanes(ready)
   return redis.call('ZRANGE', ready, 0, GROUP - 1)
 end
 
--- Healthy and failing lanes go first by turns; a failing lane is claimed alone.
+-- Half as many with each failure, so that what breaks a whole turn is alone after a few.
+local function most_beside(failures) return math.max(1, math.floor(GROUP / 2 ^ failures)) end
+
+local function failing_lanes(retries) return due_lanes(retries, most_beside(1)) end
+
+-- Healthy and failing lanes go first by turns, and never together.
 local function candidates(token, ready, retries)
   local retries_first = token % 2 == 0
-  local found = retries_first and due_lanes(retries, 1) or healthy_lanes(ready)
+  local found = retries_first and failing_lanes(retries) or healthy_lanes(ready)
   if #found > 0 then return found, retries_first and retries or ready end
-  found = retries_first and healthy_lanes(ready) or due_lanes(retries, 1)
+  found = retries_first and healthy_lanes(ready) or failing_lanes(retries)
   return found, retries_first and ready or retries
 end
 
@@ -215,9 +263,12 @@ local function claim(out)
   local number = next_token()
   local token = string.format('%.0f', number)
   local found, set = next_lanes(number)
-  local events, bytes, taken = EVENTS, BYTES, {}
+  local events, bytes, taken, most = EVENTS, BYTES, {}, GROUP
   for _, name in ipairs(found) do
     local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked')
+    local failures = tonumber(fields[2]) or 0
+    if failures > 0 then most = math.min(most, most_beside(failures)) end
+    if #taken >= most then break end
     local entries, size = head(name, events, bytes, #taken == 0)
     if not entries then
       set_foreign_aside(name)
@@ -231,7 +282,7 @@ local function claim(out)
     else
       mark(name, token, #entries)
       taken[#taken + 1] = name
-      out[#out + 1] = {name, fields[1], tonumber(fields[2]) or 0, entries}
+      out[#out + 1] = {name, fields[1], failures, entries}
       events, bytes = events - #entries, bytes - size
     end
   end
@@ -244,11 +295,12 @@ local function score_of_first(set)
   return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]) or now + 1000
 end
 
-local i = 9
+local i = 10
 while i <= #ARGV do i = finish(i) end
 expire()
+if accepted_here > 0 then redis.call('INCRBY', ACCEPTED, accepted_here) end
 local out, paused = {refused, 0, ''}, pause()
-if ARGV[6] == '1' and paused == 0 then claim(out) end
+if ARGV[7] == '1' and paused == 0 then claim(out) end
 if paused == 0 and one_is_due() then ring() end
 if out[3] == '' then
   local first = math.min(score_of_first(READY), score_of_first(RETRIES), score_of_first(LEASES))
