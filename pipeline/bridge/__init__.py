@@ -7,6 +7,6 @@ because a partition whose lanes are full is paused. Rows that snapshots read go 
 everything live; a sweep is passed once all that stands before it in its partition is done, and that is recorded.
 
 ``dispatcher`` is the loop, on the ports; ``offsets``, ``pending``, ``commits`` and ``backpressure`` are its arithmetic;
-``topics`` numbers partitions; ``consumer`` reads them as a member of the group, ``reread`` beside it; ``bookkeeping`` writes
-to the control database; ``start`` decides where a new consumer begins; ``progress`` tells how far one has come.
+``topics`` numbers partitions; ``consumer`` reads them as a member of the group, ``reread`` beside it, ``copied`` from what
+``copying`` has copied before its retention was over; ``bookkeeping`` writes to the control database; ``start`` decides where a new consumer begins; ``progress`` tells how far one has come.
 """

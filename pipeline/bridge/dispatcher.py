@@ -116,6 +116,10 @@ class Dispatcher:
     def _held(self) -> dict[int, Partition]:
         return self._holdings.partitions
 
+    def fences(self) -> dict[int, int]:
+        """The partitions that are held now, each with its fence; read from other threads."""
+        return {number: held.tenure.fence for number, held in list(self._held.items())}
+
     def metrics(self) -> Metrics:
         """What the heartbeat shows; read from its thread."""
         held = list(self._held.values())

@@ -11,8 +11,10 @@ from redis import Redis, RedisError
 
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.group_view import ANSWER_MS
+from pipeline.bridge.topics import Topics
 from pipeline.errors import PermanentError, TransientError
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
+from pipeline.settings import Settings
 
 SHORTEST_RETENTION = 24 * 3600.0
 
@@ -42,6 +44,14 @@ def retention(settings: TopicSettings) -> float | None:
     """How long a topic keeps its records, in seconds; None for ever."""
     milliseconds = int(settings["retention.ms"])
     return None if milliseconds < 0 else milliseconds / 1000
+
+
+def retention_of(settings: Settings, consumer: str) -> dict[int, float | None]:
+    """How long each partition that a consumer reads keeps its records now, in seconds; None for ever."""
+    topics, environment = Topics.of(settings, consumer), settings.environment
+    found = settings_of(environment.kafka_bootstrap_servers, topics.names, environment.kafka_security)
+    kept = {topic: retention(one) for topic, one in found.items()}
+    return {number: kept[topics.place(number).topic] for number in topics.numbers}
 
 
 def topic_problems(topics: Mapping[str, TopicSettings]) -> list[str]:

@@ -63,6 +63,23 @@ class GroupView:
             places = {partition: Committed(offset) for partition, offset in positions.items()}
             self._consumer.commit(for_kafka(self._topics, places), timeout_ms=ANSWER_MS)
 
+    def at(self, moments: Mapping[int, float]) -> dict[int, int]:
+        """In each of these partitions the first record published at or after that moment, in seconds since 1970.
+
+        The end of the partition when there is none.
+        """
+        asked = {
+            TopicPartition(*self._topics.place(number)): round(moment * 1000)
+            for number, moment in moments.items()
+        }
+        if not asked:
+            return {}
+        with translated():
+            found = self._consumer.offsets_for_times(asked, timeout_ms=ANSWER_MS)
+            ends = self._consumer.end_offsets(list(asked), timeout_ms=ANSWER_MS)
+        offsets = {place: ends[place] if one is None else one.offset for place, one in found.items()}
+        return {self._topics.number(place.topic, place.partition): at for place, at in offsets.items()}
+
     def published_at(self, positions: Mapping[int, int]) -> dict[int, float]:
         """When the record at each of these offsets was published, in seconds since 1970; only of those it can read."""
         places = dict(zip(_places(self._topics, positions), positions.values(), strict=True))

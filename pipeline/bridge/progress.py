@@ -22,14 +22,14 @@ from pipeline.settings import Settings
 
 def lag(settings: Settings, consumer: str) -> dict[int, tuple[int | None, int]]:
     """Per partition: the consumer's committed offset (None before its first start) and the end. Without detached lanes."""
-    with closing(_view(settings, consumer)) as view:
+    with closing(view_of(settings, consumer)) as view:
         committed = view.committed()
         return {number: (committed.get(number), end) for number, end in view.ends().items()}
 
 
 def end_offsets(settings: Settings, consumer: str) -> dict[int, int]:
     """The offset after the last record of each partition that the consumer reads."""
-    with closing(_view(settings, consumer)) as view:
+    with closing(view_of(settings, consumer)) as view:
         return view.ends()
 
 
@@ -50,7 +50,7 @@ def hindrance(
 
     `merchant`: detached lanes of others do not matter. `stopped_count`: whether paused and parked lanes do.
     """
-    with closing(_view(settings, consumer)) as view:
+    with closing(view_of(settings, consumer)) as view:
         committed = view.committed()
     behind = sum(max(0, end - committed.get(number, 0)) for number, end in ends.items())
     # Asked after the committed offsets: see `unaccepted`.
@@ -73,7 +73,7 @@ def oldest_seconds(settings: Settings, consumer: str, now: float) -> float:
 
     That of a detached lane is where it stands, which may be another merchant's record; what passed retention has no age.
     """
-    with closing(_view(settings, consumer)) as view:
+    with closing(view_of(settings, consumer)) as view:
         committed, ends = view.committed(), view.ends()
         with closing(_database(settings)) as database:
             left = _unaccepted(database, settings, consumer, ends, None)
@@ -104,7 +104,8 @@ def _database(settings: Settings) -> ControlDatabase:
     return ControlDatabase(settings.environment.control_database_url.get_secret_value())
 
 
-def _view(settings: Settings, consumer: str) -> GroupView:
+def view_of(settings: Settings, consumer: str) -> GroupView:
+    """A view on the consumer's topics and its group; to be closed."""
     environment = settings.environment
     return GroupView(
         environment.kafka_bootstrap_servers,

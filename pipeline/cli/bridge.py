@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Sequence
+from contextlib import closing
 
 import click
 import structlog
@@ -14,16 +15,22 @@ from pipeline import settings as configuration
 from pipeline.bridge.backpressure import Flow, store_pressure
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.consumer import GroupMember
+from pipeline.bridge.copied import CopiedRereader
+from pipeline.bridge.copies import Copies
+from pipeline.bridge.copying import Copier
 from pipeline.bridge.dispatcher import Dispatcher
-from pipeline.bridge.fitness import require_fit
+from pipeline.bridge.fitness import require_fit, retention_of
 from pipeline.bridge.instance import INSTANCE, only_one
+from pipeline.bridge.progress import view_of
 from pipeline.bridge.reread import TopicRereader
 from pipeline.bridge.start import ensure_started, group_of
 from pipeline.bridge.topics import Topics
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.lanes.claim import TurnLimits
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
+from pipeline.ports import Rereader
 from pipeline.settings import Settings
+from pipeline.storage import Bucket
 from pipeline.telemetry import Heartbeat, configure_logging
 
 # In the lanes of this process's partitions; what it keeps itself is offsets.
@@ -76,16 +83,16 @@ def run(settings: Settings, consumer: str, stop: threading.Event, instance: str 
         instance=instance,
         security=settings.environment.kafka_security,
     )
-    readers = [
-        TopicRereader(
-            settings.environment.kafka_bootstrap_servers,
-            Topics.of(settings, consumer),
-            security=settings.environment.kafka_security,
-        )
-        for _ in range(CURSORS)
-    ]
+    copies = _copies(settings, database, consumer)
+    readers = [CopiedRereader(_rereader(settings, consumer), copies) for _ in range(CURSORS)]
     dispatcher = _dispatcher(settings, consumer, database, client, member, readers)
-    heartbeat = Heartbeat(client, settings.deployment, f"bridge-{consumer}", dispatcher.metrics).start()
+    copier = _copier(settings, consumer, copies, dispatcher).start()
+    heartbeat = Heartbeat(
+        client,
+        settings.deployment,
+        f"bridge-{consumer}",
+        lambda: {**dispatcher.metrics(), **copier.metrics()},
+    ).start()
     structlog.get_logger().info(
         "bridge runs", consumer=consumer, group=group_of(settings, consumer), instance=instance
     )
@@ -93,11 +100,37 @@ def run(settings: Settings, consumer: str, stop: threading.Event, instance: str 
         dispatcher.run(stop)
     finally:
         member.close()
+        copier.stop()
         for reader in readers:
             reader.close()
         heartbeat.stop()
         client.close()
         database.close()
+
+
+def _rereader(settings: Settings, consumer: str) -> TopicRereader:
+    environment = settings.environment
+    return TopicRereader(
+        environment.kafka_bootstrap_servers,
+        Topics.of(settings, consumer),
+        security=environment.kafka_security,
+    )
+
+
+def _copies(settings: Settings, database: ControlDatabase, consumer: str) -> Copies:
+    prefix = f"copies/{settings.deployment}/{consumer}"
+    bucket = settings.environment.s3_bucket
+    return Copies(database, lambda: Bucket(bucket), prefix, consumer, Topics.of(settings, consumer))
+
+
+def _copier(settings: Settings, consumer: str, copies: Copies, dispatcher: Dispatcher) -> Copier:
+    return Copier(
+        copies,
+        _rereader(settings, consumer),
+        times=lambda: closing(view_of(settings, consumer)),
+        retention=lambda: retention_of(settings, consumer),
+        fences=dispatcher.fences,
+    )
 
 
 def _dispatcher(
@@ -106,7 +139,7 @@ def _dispatcher(
     database: ControlDatabase,
     client: Redis,
     member: GroupMember,
-    readers: Sequence[TopicRereader],
+    readers: Sequence[Rereader],
 ) -> Dispatcher:
     topics, limits = Topics.of(settings, consumer), settings.consumer(consumer)
     return Dispatcher(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -13,6 +13,7 @@ from pipeline.cli.terminal import cell, moment
 from pipeline.control import snapshots
 from pipeline.domain.routing import merchant_of_lane
 from pipeline.lanes.claim import Overview
+from pipeline.telemetry import ProcessState
 
 
 def screen(state: State) -> list[RenderableType]:
@@ -52,6 +53,23 @@ def _lanes_in_trouble(state: State) -> Iterator[str]:
         yield from _failing(consumer.name, consumer.lanes)
     for lanes in state.tasks:
         yield from _failing("tasks", lanes)
+    yield from near_retention(state.processes)
+
+
+def near_retention(processes: Iterable[ProcessState]) -> Iterator[str]:
+    """What bridges say of detached lanes whose records pass retention soon, or have."""
+    for process in processes:
+        metrics = process.metrics
+        if aging := metrics.get("aging_lanes"):
+            hours = float(metrics.get("detached_age_s", 0)) / 3600
+            yield (
+                f"{process.process}: {aging:,} detached lanes wait for more than a quarter of the retention,"
+                f" the longest for {hours:,.1f} h"
+            )
+        if metrics.get("copying_fails"):
+            yield f"{process.process}: records of detached lanes are not copied to S3; see its log"
+        if lost := metrics.get("lost_lanes"):
+            yield f"{process.process}: {lost:,} detached lanes wait for records that passed retention; see their reasons"
 
 
 def _failing(name: str, lanes: Overview) -> Iterator[str]:

@@ -254,7 +254,12 @@ def _relay_metrics() -> set[str]:
     ("title", "names"),
     [
         ("`capture-<source>`", _relay_metrics),
-        ("`bridge-<consumer>`", lambda: _returned_keys("pipeline/bridge/dispatcher.py")),
+        (
+            "`bridge-<consumer>`",
+            lambda: (
+                _returned_keys("pipeline/bridge/dispatcher.py") | _returned_keys("pipeline/bridge/copying.py")
+            ),
+        ),
         ("`worker:<queues>`", lambda: _returned_keys("tasks/app.py")),
     ],
     ids=["capture", "bridge", "worker"],

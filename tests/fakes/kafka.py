@@ -173,6 +173,9 @@ class MemoryRereader:
         """See Rereader."""
         return self._positions[partition]
 
+    def close(self) -> None:
+        """As one that has a connection."""
+
     def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
         """See Rereader."""
         flowing = sorted(self._positions.keys() - self._paused)

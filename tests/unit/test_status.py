@@ -2,7 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from pipeline.cli.status import missing_processes
-from pipeline.cli.status_screen import in_words
+from pipeline.cli.status_screen import in_words, near_retention
 from pipeline.cli.status_state import ConsumerState, State
 from pipeline.control.lane_views import Counts
 from pipeline.control.snapshots import Snapshot
@@ -70,3 +70,19 @@ def test_a_parked_lane_needs_a_person_and_a_paused_one_has_one() -> None:
     ill = replace(well, detached=Counts(parked=1))
     assert not State([], [well, ill], [], [], [], [], []).healthy
     assert not State([], [well], [], [], [], [], [], [replace(idle, failing_count=1)]).healthy
+
+
+# Mutant: only the heartbeat table shows it, among thirty numbers.
+def test_detached_lanes_near_retention_are_said_in_words() -> None:
+    calm = {"aging_lanes": 0, "detached_age_s": 0.0, "copying_fails": 0, "lost_lanes": 0}
+    bridge = ProcessState("bridge-audit", "host", 1, 0.0, 0.0, {**calm})
+    assert list(near_retention([bridge, *beating("beat")])) == []
+    troubled = replace(
+        bridge,
+        metrics={"aging_lanes": 2, "detached_age_s": 200_000.0, "copying_fails": 1, "lost_lanes": 1},
+    )
+    assert list(near_retention([troubled])) == [
+        "bridge-audit: 2 detached lanes wait for more than a quarter of the retention, the longest for 55.6 h",
+        "bridge-audit: records of detached lanes are not copied to S3; see its log",
+        "bridge-audit: 1 detached lanes wait for records that passed retention; see their reasons",
+    ]
