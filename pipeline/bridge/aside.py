@@ -54,6 +54,10 @@ class Aside:
         kept = [(offset, value) for offset, value in pairs if value is not None]
         return [offset for offset, _ in kept], [value for _, value in kept]
 
+    def strange_of(self, merchant: str) -> list[int]:
+        """Offsets of that merchant's records that are still to be set aside."""
+        return [one.offset for one in self.strange if one.merchant == merchant]
+
     def smallest_control(self) -> int | None:
         """The first sweep that holds the offsets back."""
         return min((record.offset for record in self.sweeps), default=None)

@@ -16,7 +16,7 @@ from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.detached import Detached, Need, passed_retention
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pending import grouped
-from pipeline.errors import PositionLostError
+from pipeline.errors import PositionLostError, TransientError
 from pipeline.ports import Record, Rereader
 
 _NEAR, _PATIENCE = (
@@ -69,7 +69,10 @@ class Cursors:
         return [cursor for _, cursors in self._slots for cursor in list(cursors.values())]
 
     def read(self, held: Mapping[int, Partition], stopped: frozenset[int], now: float) -> None:
-        """Read on, in all partitions but those `stopped`, and give each lane what is its own."""
+        """Read on, in all partitions but those `stopped`, and give each lane what is its own.
+
+        TransientError once every reader was asked: none waits for another.
+        """
         for reader, cursors in self._slots:
             self._drop(reader, cursors, held)
         for snapshot in self._limits:
@@ -78,9 +81,15 @@ class Cursors:
         for partition in held.values():
             if partition.detached:
                 self._choose(partition)
+        failed = None
         for reader, cursors in self._slots:
-            if cursors:
-                self._read(reader, cursors, stopped, now)
+            try:
+                if cursors:
+                    self._read(reader, cursors, stopped, now)
+            except TransientError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def met(self) -> list[tuple[Partition, dict[bytes, int]]]:
         """Lanes that have all that the live reader has passed over, and from where on it feeds them."""

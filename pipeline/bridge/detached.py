@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush, heapreplace
 
 from pipeline.bridge.pending import Lane
 from pipeline.ports import DetachedRow, State
@@ -71,6 +73,37 @@ class Detached:
         if self.first > previous:
             self.first = max(self.first, until)
         return Lane(self.lane.name, previous, incarnation=self.lane.incarnation)
+
+
+class Slowest:
+    """Finds the detached lane that stands furthest back without looking at each; what ``first`` was is kept until then."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, int] = {}
+        self._heap: list[tuple[int, bytes]] = []
+
+    def enter(self, key: bytes, first: int) -> None:
+        """A lane is detached, or detached anew."""
+        if first < self._known.get(key, first + 1):
+            self._known[key] = first
+            heappush(self._heap, (first, key))
+
+    def first(self, lanes: Mapping[bytes, Detached]) -> int | None:
+        """The smallest ``first`` of these, which are those that were entered and are detached still."""
+        heap, known = self._heap, self._known
+        while heap:
+            first, key = heap[0]
+            lane = lanes.get(key)
+            if lane is None or known.get(key) != first:
+                heappop(heap)
+                if lane is None:
+                    known.pop(key, None)
+            elif lane.first > first:
+                known[key] = lane.first
+                heapreplace(heap, (lane.first, key))
+            else:
+                return first
+        return None
 
 
 def passed_retention(need: int, first: int) -> str:

@@ -81,8 +81,15 @@ class Detaching:
     def feed(self, stopped: frozenset[int]) -> None:
         """Tell the lane store new incarnations, read what detached lanes have missed, hand over where that meets the present."""
         self._reset()
-        self.cursors.read(self._holdings.partitions, stopped, self._holdings.clock())
-        appends = [append for partition in self._partitions for append in partition.appends(fed=True)]
+        try:
+            self.cursors.read(self._holdings.partitions, stopped, self._holdings.clock())
+        finally:
+            self._feed()
+
+    def _feed(self) -> None:
+        # No cursor reads again what lies before the end of a lane: what is to be set aside there is stored first.
+        settled = [partition for partition in self._partitions if not partition.aside.strange]
+        appends = [append for partition in settled for append in partition.appends(fed=True)]
         if appends:
             self._holdings.add(appends)
         for partition, until in self.cursors.met():

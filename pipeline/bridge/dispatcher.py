@@ -193,6 +193,7 @@ class Dispatcher:
             )
         self._commits.prove(committed)
         waiting = {number: self._books.waiting_sweeps(number) for number in numbers}
+        self._consumer_paused = self._books.consumer_paused()
         _ = self._holdings.epoch
         for number in numbers:
             offset, note = committed[number]
@@ -222,7 +223,7 @@ class Dispatcher:
                 self._holdings.add(appends)
 
     def _feed(self) -> None:
-        self._detaching.feed(self._paused)
+        self._detaching.feed(frozenset(self._held) if self._consumer_paused else self._paused)
 
     def _check(self) -> None:
         """Ask lanes that are silent for too long: finds damage and lost news without traffic."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.bridge.aside import Aside
 from pipeline.bridge.belonging import Belonging, key_of
-from pipeline.bridge.detached import Detached, Need
+from pipeline.bridge.detached import Detached, Need, Slowest
 from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.pending import Lane, PendingLanes, grouped
 from pipeline.domain.routing import lane_of, merchant_of_lane
@@ -44,6 +44,7 @@ class Partition:
         self._pending = PendingLanes()
         self._unsent: dict[bytes, Lane] = {}
         self._unsynced: dict[bytes, Detached] = {}
+        self._slowest = Slowest()
         for row in rows:
             self._add_detached(row)
 
@@ -184,8 +185,7 @@ class Partition:
         """See which sweeps may pass: everything before them is done, by the live lanes and by the detached ones."""
         events = self._smallest_event()
         live = self.position if events is None else events
-        slowest = min((one.first for one in self.detached.values()), default=None)
-        self.aside.look_at_sweeps(live, slowest)
+        self.aside.look_at_sweeps(live, self._slowest.first(self.detached))
 
     def overdue(self, now: float, age: float, limit: int) -> list[Append]:
         """Empty appends for lanes that were silent for `age` seconds while something of them is pending."""
@@ -222,13 +222,13 @@ class Partition:
             self.needs.setdefault(key, Need(f"its oldest event waited for more than {age:.0f} s"))
 
     def first_of(self, lane: str) -> int:
-        """The first offset of a lane that is not accepted, or the next one to read."""
+        """The first offset of a lane that is neither accepted nor stored aside, or the next one to read."""
         key = key_of(lane)
         detached = self.detached.get(key)
-        if detached is not None and not detached.finished:
-            return detached.first
         head = self._pending.head(key)
-        return self.position if head is None else head
+        if detached is not None and not detached.finished:
+            head = detached.first
+        return min([self.position if head is None else head, *self.aside.strange_of(merchant_of_lane(lane))])
 
     def accepted_by_running(self) -> int:
         """Everything below is committed, and accepted by every detached lane that runs."""
@@ -266,6 +266,7 @@ class Partition:
     def _add_detached(self, row: DetachedRow) -> None:
         key = key_of(row.lane)
         self.detached[key] = self._unsynced[key] = Detached.of(row)
+        self._slowest.enter(key, row.first)
         self.feedable.discard(key)
         if row.state == "running":
             self.feedable.add(key)

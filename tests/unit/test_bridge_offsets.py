@@ -314,6 +314,31 @@ def test_sweeps_wait_for_detached_lanes_without_holding_the_watermark() -> None:
     assert [one.offset for one in reached(subject)] == [10]
 
 
+def test_a_sweep_waits_for_the_detached_lane_that_stands_furthest_back() -> None:
+    # Mutants in Slowest: an entry that is not raised as its lane gets on; one that stands when the lane is gone, or was
+    # detached anew further back.
+    sweep = Sweep(1, "sweep", "1", "shop", "public.t", "t", None, "1", "truncate")
+    rows = [DetachedRow(lane, first, None, 7, "running", "x") for lane, first in ((A, 4), (B, 6))]
+    subject = Partition(0, 1, TENURE, 10, rows=rows)
+    for one in rows:
+        subject.synced(Appended(one.lane, 0, 9, one.first - 1, 7), 0.0)
+    receive(subject, (10, None, encode_sweep(sweep)), (11, "acme", None))
+    subject.aside.strange = []
+    assert reached(subject) == []
+    accept(subject, A, 10, incarnation=7)
+    assert reached(subject) == []
+    accept(subject, B, 11, incarnation=7)
+    assert [one.offset for one in reached(subject)] == [10]
+    subject.detach(Detachment(B, 5, "running", "rewind"), 8)
+    assert reached(subject) == []
+    accept(subject, B, 11, incarnation=8)
+    assert [one.offset for one in reached(subject)] == [10]
+    subject.detach(Detachment(A, 2, "running", "rewind"), 9)
+    assert reached(subject) == []
+    subject.close(A.encode())
+    assert [one.offset for one in reached(subject)] == [10]
+
+
 def test_a_sweep_that_waits_passes_only_once_it_was_read_again() -> None:
     # Mutant: `waiting` passed whatever the live lanes have done.
     sweep = Sweep(1, "sweep", "1", "shop", "public.t", "t", None, "1", "truncate")
