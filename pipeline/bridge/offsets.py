@@ -184,8 +184,8 @@ class Partition:
     def look_at_sweeps(self) -> None:
         """See which sweeps may pass: everything before them is done, by the live lanes and by the detached ones."""
         events = self._smallest_event()
-        live = self.position if events is None else events
-        self.aside.look_at_sweeps(live, self._slowest.first(self.detached))
+        slowest = self._slowest.first(self.detached)
+        self.aside.look_at_sweeps(self.position if events is None else events, slowest)
 
     def overdue(self, now: float, age: float, limit: int) -> list[Append]:
         """Empty appends for lanes that were silent for `age` seconds while something of them is pending."""
@@ -225,10 +225,9 @@ class Partition:
         """The first offset of a lane that is neither accepted nor stored aside, or the next one to read."""
         key = key_of(lane)
         detached = self.detached.get(key)
-        head = self._pending.head(key)
-        if detached is not None and not detached.finished:
-            head = detached.first
-        return min([self.position if head is None else head, *self.aside.strange_of(merchant_of_lane(lane))])
+        stands = detached.first if detached and not detached.finished else self._pending.head(key)
+        found = self.position if stands is None else stands
+        return min([found, *self.aside.strange_of(merchant_of_lane(lane))])
 
     def accepted_by_running(self) -> int:
         """Everything below is committed, and accepted by every detached lane that runs."""

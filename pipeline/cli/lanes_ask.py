@@ -20,7 +20,7 @@ from pipeline.cli.lanes_options import (
 )
 from pipeline.cli.lanes_places import opened
 from pipeline.cli.lanes_plans import Order
-from pipeline.control import lane_views, requests
+from pipeline.control import detached, requests
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.domain.routing import merchant_of_lane
 from pipeline.errors import PermanentError
@@ -112,7 +112,7 @@ def release(ask: Asking, all_parked: bool) -> None:
     with opened(ask.consumer, ask.merchants) as ground:
         refuse_tasks(ground, "release")
         if all_parked:
-            parked = lane_views.detached(ground.database, ask.consumer, states=["parked"])
+            parked = detached.rows(ground.database, ask.consumer, states=["parked"])
             names = {row.lane for row in parked}
             merchants = list(dict.fromkeys(merchant_of_lane(row.lane) for row in parked))
             lanes = [one for one in ground.standings(merchants) if one.lane in names]

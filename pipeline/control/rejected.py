@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.consumer import Rejection, SweepOrder
 from pipeline.control.database import Connection, ControlDatabase
+from pipeline.domain.reason import storable
 from pipeline.domain.routing import encode_key
 
 
@@ -49,7 +50,7 @@ def store(
             encode_key(rejection.event.key) if rejection.event else None,
             rejection.event.version if rejection.event else None,
             rejection.event.src if rejection.event else None,
-            rejection.reason,
+            storable(rejection.reason),
             rejection.payload,
         )
         for rejection in rejections

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pipeline.consumer import Outcome
+from pipeline.domain.reason import storable
 from pipeline.domain.routing import is_snapshot_lane, merchant_of_lane
 from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits, decode_entry
 from pipeline.lanes.scripts import Argument
@@ -42,7 +43,7 @@ def _outcomes(finished: Finished) -> Iterator[Argument]:
 
 def _outcome(lane: ClaimedLane, outcome: Outcome) -> Sequence[Argument]:
     first, last = lane.entries[0].offset, lane.entries[max(0, outcome.entries - 1)].offset
-    reason = outcome.reason[:_LONGEST_REASON] or outcome.kind
+    reason = storable(outcome.reason[:_LONGEST_REASON]) or outcome.kind
     return lane.name, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
 
 

@@ -18,6 +18,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from pipeline.domain.reason import storable
 from pipeline.domain.routing import is_snapshot_lane, lane_queue, merchant_of_lane
 from pipeline.lanes.claim import (
     FailingLane,
@@ -224,7 +225,7 @@ def _appended(lane: str, partition: int, reply: Sequence[Any]) -> Appended:
 
 
 def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode()
+    return None if raw is None else storable(raw.decode(errors="replace"))
 
 
 def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> FailingLane:
@@ -234,7 +235,7 @@ def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> Fa
         merchant_of_lane(name),
         int(partition or -1),
         int(failures or 0),
-        (reason or b"").decode(),
+        _text(reason) or "",
         oldest,
         is_snapshot_lane(name),
         parked is not None,

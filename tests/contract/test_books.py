@@ -284,6 +284,13 @@ def test_what_is_set_aside_keeps_its_first_reason(lab: BooksLab) -> None:
     lab.books.set_aside([])
 
 
+@pytest.mark.integration
+def test_a_reason_that_no_database_takes_stops_nobody(control: ControlLab) -> None:
+    # Mutant: rejected.store() with the reason as the handler gave it: no record is set aside any more.
+    control.books.set_aside([Rejection("6", 1, 7, "bad \0 and \ud800", b"")])
+    assert control.set_aside() == {(False, 1, 7): "bad ? and ?"}
+
+
 def test_sweeps_wait_until_they_are_passed(lab: BooksLab) -> None:
     # Mutant: `pass_sweeps` leaves those that wait.
     books, fence, other = lab.books, held(lab), held(lab, ROWS)

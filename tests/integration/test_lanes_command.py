@@ -11,10 +11,12 @@ from rich.console import Console
 from pipeline.cli import status
 from pipeline.cli.status_screen import screen
 from pipeline.cli.status_state import State
-from pipeline.control import placements, requests
+from pipeline.control import detached, placements, requests
+from pipeline.control.fences import Hold
 from pipeline.control.lane_views import Counts
 from pipeline.domain.routing import partition_of
 from pipeline.lanes.store import RedisLaneStore, namespace_of
+from pipeline.ports import Detachment
 from tests.integration.bridged import PARTITIONS, Bridged
 from tests.integration.operating import Operator
 
@@ -75,6 +77,16 @@ def test_a_dry_run_counts_the_merchants_own_events_and_changes_nothing(operator:
     said = operator.lanes("release", "audit", "--all-parked", "--reason", "x", "--dry-run").out
     assert [word for word in said.split() if word.isdecimal()][1] == "16"
     assert operator.requests() == []
+
+
+def test_more_parked_lanes_than_a_listing_holds_are_all_released(operator: Operator) -> None:
+    # Mutant: those that `list` would show: the rest stays parked, and nobody is told.
+    topic, database = operator.bridged.settings.datastream.topic, operator.bridged.database
+    held = detached.take_over(database, "audit", [(topic, 0)])[topic, 0]
+    parked = [Detachment(f"m{number}", 0, "parked", "poison") for number in range(1001)]
+    detached.detach(database, Hold("audit", topic, 0, held.tenure.fence), parked)
+    operator.lanes("release", "audit", "--all-parked", "--no-wait", "--reason", "x")
+    assert len(operator.requests()) == len(parked)
 
 
 def test_skip_and_rewind_are_confirmed_or_told_yes(operator: Operator) -> None:

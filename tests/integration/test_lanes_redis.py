@@ -175,3 +175,22 @@ def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namesp
         assert claim is not None
         assert [entry.value for entry in claim.lanes[0].entries] == [b"a", b"b"]
         assert client.llen(f"{namespace}:foreign") == 2
+
+
+def test_a_reason_that_no_store_takes_parks_its_lane_and_stops_nobody(
+    redis_url: str, redis_namespace: str
+) -> None:
+    # Mutants: the reason as the handler gave it: the outcome cannot be handed in; as Redis has it: the bridge ends, again
+    # and again.
+    client = redis.Redis.from_url(redis_url)
+    store = RedisLaneStore(client, f"{redis_namespace}r")
+    store.add(store.epoch(), {0: Tenure(1, 5)}, [_append("a", 1, None)])
+    claim = store.step().claim
+    assert claim is not None
+    park = Outcome("a", 0, "park", reason="bad \0 and \ud800")
+    store.step([Finished(claim, [park])], claim=False)
+    assert store.acknowledged(store.epoch(), 0) == [News("a", 5, 0, "bad ? and ?")]
+    client.hset(f"{store.namespace}:lane:a", mapping={"parked": b"\xff\0", "reason": b"\xff\0"})
+    [found] = store.add(store.epoch(), {0: Tenure(1, 5)}, [Append("a", 0, 1, (), (), 5)])
+    assert found.parked == "\ufffd?"
+    assert [lane.reason for lane in store.overview().failing] == ["\ufffd?"]
