@@ -65,6 +65,7 @@ class Field:
     load: Load
     operators: Operators
     timers: Timers = field(default_factory=Timers)
+    redis_is_full: bool = False
 
     def merchants(self, dice: Random, count: int) -> list[str]:
         """Some merchants, the busiest more often."""

@@ -54,7 +54,8 @@ class Run:
         self._struck: list[Struck] = []
         self._before: list[dict[str, int] | None] = []
         self._samples: list[Sample] = []
-        self._began = self._looked = 0.0
+        self._began = self._looked = self._judged = 0.0
+        self._gaps = False
         self._failure = ""
 
     def judge(self) -> Verdict:
@@ -94,8 +95,7 @@ class Run:
         ends: dict[int, int] = {}
         while self._now < until and not self._broken():
             self._tend()
-            count = self._count()
-            self._say("until rest", count.delivered, count.published)
+            self._say("until rest", self._samples[-1].delivered, self._samples[-1].published)
             if not field.timers.idle or self._now < self._looked + _LOOK:
                 continue
             self._looked = self._now
@@ -128,7 +128,9 @@ class Run:
 
     def _broken(self) -> bool:
         """True when the verdict is known before the end."""
-        return bool(self._failure) or self._load.failure is not None or bool(self._site.sink.gaps())
+        if self._now > self._judged + _LOOK / 2:
+            self._judged, self._gaps = self._now, bool(self._site.sink.gaps())
+        return bool(self._failure) or self._load.failure is not None or self._gaps
 
     def _count(self) -> Count:
         sink = self._site.sink

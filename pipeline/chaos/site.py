@@ -129,6 +129,11 @@ class Site:
         ):
             with suppress(PipelineError):
                 take_away()
+        self.close()
+
+    def close(self) -> None:
+        """Close this thread's connections."""
+        self.sink.close()
         self.database.close()
         self.redis.close()
 

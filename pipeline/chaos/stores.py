@@ -86,16 +86,20 @@ def _forget_a_part(client: Any, key: bytes, dice: Random) -> None:
 def fill_redis(field: Field, dice: Random) -> str:
     """Redis is full for a while: maxmemory is lowered below what is used."""
     client = field.site.redis
+    if field.redis_is_full:
+        raise NotNow
     before = cast(dict[str, str], client.config_get("maxmemory"))["maxmemory"]
     used = int(client.info("memory")["used_memory"])
 
     def mend() -> None:
         try:
             client.config_set("maxmemory", before)
+            field.redis_is_full = False
         except RedisError:  # away: it comes back with what its configuration says, or is mended then
             field.timers.later(1, mend)
 
     client.config_set("maxmemory", int(used * dice.uniform(0.7, 0.99)))
+    field.redis_is_full = True
     field.timers.later(_FULL, mend)
     return f"for {_FULL:.0f} s"
 

@@ -19,7 +19,7 @@ from kombu.transport import redis as stock
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, OutOfMemoryError
 
 from pipeline.lanes import scripts
 from pipeline.lanes.claim import Claim, Finished
@@ -68,6 +68,11 @@ class LaneQoS(stock.QoS):  # type: ignore[misc]  # kombu has no types
             self.channel.hand_in(delivery_tag.queue)
         elif self._connected():
             super().reject(delivery_tag, requeue=requeue)
+
+    def restore_visible(self, start: int = 0, num: int = 10, interval: int = 10) -> None:
+        """Messages whose worker is gone go back to their queues, when Redis has room for it: lanes are drained before."""
+        with contextlib.suppress(OutOfMemoryError):
+            super().restore_visible(start, num, interval)
 
     def restore_unacked(self, client: Any = None) -> Any:
         """The channel ends: turns stay held by the process, other messages go back to their queues."""
@@ -157,10 +162,13 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: Any, queue: str) -> None:
         if queue in self.consumers or lanes_of(queue, self.consumers) is None:
-            super()._queue_bind(exchange, routing_key, pattern, queue)
+            with contextlib.suppress(OutOfMemoryError):  # workers must begin, or nothing drains it
+                super()._queue_bind(exchange, routing_key, pattern, queue)
 
     def _size(self, queue: str) -> int:
-        return 0 if queue in self.consumers else int(super()._size(queue))
+        with contextlib.suppress(OutOfMemoryError):
+            return 0 if queue in self.consumers else int(super()._size(queue))
+        return 0
 
     # The poll
 
@@ -192,11 +200,8 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
     def _plain_keys(self) -> list[str]:
         queues = self._queue_cycle.consume(len(self.active_queues))
         plain = [queue for queue in queues if queue not in self.consumers]
-        return [
-            self.global_keyprefix + self._q_for_pri(queue, step)
-            for step in self.priority_steps
-            for queue in plain
-        ]
+        keys = (self._q_for_pri(queue, step) for step in self.priority_steps for queue in plain)
+        return [self.global_keyprefix + key for key in keys]
 
     def _send_step(self, queue: str) -> None:
         held = self.consumers[queue]

@@ -28,7 +28,10 @@ def chaotic(
         known = {**variables, **own.variables, "CONTROL_DATABASE_URL": control_url}
         site = Site(OWN, unique("r")[-8:], directory / "site", code, known)
         servers = Servers(own_redis=True, restart_redis=own.restart_redis, restart_kafka=own.restart_kafka)
-        yield site, {**PROCESSES, **PEOPLE, **stores.of(servers)}
+        try:
+            yield site, {**PROCESSES, **PEOPLE, **stores.of(servers)}
+        finally:
+            site.close()
 
 
 def judged(

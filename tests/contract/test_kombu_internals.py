@@ -72,6 +72,7 @@ RELIED_ON = (
     Relied(QOS, "ack", "self, delivery_tag", "2d8cfe63"),
     Relied(QOS, "reject", "self, delivery_tag, requeue=", "c4683553"),
     Relied(QOS, "restore_unacked", "self, client=", "cd2fae2a"),
+    Relied(QOS, "restore_visible", "self, start=, num=, interval=", "5252f843"),
     Relied(QOS, "_flush", "self", "393bc1fd"),
     Relied(QOS, "_delivered", DATA),
     Relied(QOS, "can_consume", "self", "dc264ded"),

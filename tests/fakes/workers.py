@@ -87,7 +87,7 @@ class Worker:
 
 @dataclass(slots=True)
 class Workshop:
-    """A deployment with one consumer, ``record``: its lanes, its workers, its sink."""
+    """A deployment with one consumer, ``record``: its lanes, its workers, its sink. Nobody waits for workers unless they beat."""
 
     redis_url: str
     deployment: str
@@ -101,6 +101,7 @@ class Workshop:
     max_failures: int = 0  # there is no bridge to take a parked lane away
     handler: str = "tests.fakes.recording:record"
     include: list[str] = field(default_factory=list)
+    beats: bool = True
     workers: list[Worker] = field(default_factory=list)
     fed: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
@@ -128,6 +129,8 @@ class Workshop:
             )
         worker = Worker(process, log)
         self.workers.append(worker)
+        if not self.beats:
+            return worker
         wait(lambda: process.pid in self.beating() or not worker.alive(), "the worker is ready")
         assert worker.alive() or "PIPELINE_FAILPOINTS" in variables, log.read_text()
         return worker

@@ -8,10 +8,14 @@ import signal
 
 import pytest
 
+from devstack.private import own_site, started
+from devstack.redis import Redis
 from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase, migrate
+from pipeline.errors import StoreFullError
 from pipeline.lanes.store import namespace_of
 from pipeline.ports import Append, Tenure
+from tests.conftest import unique
 from tests.fakes.workers import CONSUMER, Workshop, Workshops, wait
 
 pytestmark = pytest.mark.integration
@@ -194,6 +198,22 @@ def test_an_idle_worker_ends_at_once(workshop: Workshops) -> None:
     shop.feed(MERCHANTS)
     shop.drained()
     assert worker.terminate() == 0
+
+
+def test_a_worker_that_starts_while_redis_is_full_drains_it(redis_url: str, tmp_path: Path) -> None:
+    # Mutant: a binding that Redis refuses ends the consumer: whatever starts then drains nothing, and nothing ends that.
+    with own_site(tmp_path / "stack") as place:
+        own = Redis(place)
+        started(own)
+        url = f"redis://:{place.passwords.redis}@127.0.0.1:{own.port}/0"
+        shop = Workshop(url, unique("full"), tmp_path, sink_url=redis_url, beats=False)
+        shop.feed(MERCHANTS, each=10)
+        shop.client.config_set("maxmemory", 1)
+        with pytest.raises(StoreFullError):
+            shop.feed(MERCHANTS[:1])
+        shop.start()
+        wait(shop.empty, "the lanes are empty")
+        shop.close()
 
 
 def test_a_poisoned_lane_waits_apart(workshop: Workshops) -> None:
