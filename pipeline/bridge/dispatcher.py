@@ -32,6 +32,7 @@ POLL_SECONDS = 0.1
 ROUND_SECONDS = 0.01  # from start to start: a round with ten records costs little more than one with one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
+LONGEST_UNASKED = 30.0  # nothing is lost by it, and a database that is silent keeps everybody waiting
 OVERDUE_AFTER = 10.0
 _NEWS, _CHECKS = 1000, 1000
 
@@ -88,7 +89,7 @@ class Dispatcher:
             Step(self._pass),
             Step(self._commit, COMMIT_EVERY),
             Step(self._detaching.keep_books, KEEP_EVERY),
-            Step(self._carry_out, ASK_EVERY),
+            Step(self._carry_out, ASK_EVERY, longest=LONGEST_UNASKED),
             Step(self._measure, MEASURE_EVERY),
         )
 
@@ -170,9 +171,9 @@ class Dispatcher:
             step.run()
         except (EpochLostError, FencedError) as error:
             self._holdings.start_over(error)
-            step.failed(now)
+            step.failed(self._clock())
         except TransientError as error:
-            step.failed(now)
+            step.failed(self._clock())
             if not isinstance(error, StoreFullError):
                 _log.warning("trying again", step=step.run.__name__.strip("_"), error=str(error))
         else:

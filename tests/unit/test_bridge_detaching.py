@@ -22,13 +22,15 @@ A, B, C = "6", "7", "acme"
 
 @dataclass(slots=True)
 class Flaky:
-    """In front of `inner`, some of whose calls have no answer."""
+    """In front of `inner`, some of whose calls have no answer; it is waited for by `wait`."""
 
     inner: Any
     away: set[str] = field(default_factory=set)
+    wait: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name in self.away:
+            self.wait()
             raise TransientError(name)
         return cast("Callable[..., Any]", getattr(self.inner, name))
 
@@ -172,3 +174,37 @@ def test_a_bridge_of_a_paused_consumer_feeds_nothing_when_it_starts() -> None:
     assert desk.rows[A].first == first
     desk.records.paused = False
     desk.until_closed()
+
+
+def silent(desk: Desk, service: Flaky, *calls: str) -> list[int]:
+    """From now on these calls have no answer, which takes five seconds; when each was made."""
+    made = list[int]()
+
+    def wait() -> None:
+        made.append(desk.memory.now)
+        desk.memory.now += 5000
+
+    service.wait, service.away = wait, set(calls)
+    return made
+
+
+def test_a_control_database_that_is_silent_does_not_keep_everybody_waiting() -> None:
+    # Mutant: two seconds at most between two questions.
+    desk = Desk()
+    made, began = silent(desk, desk.books, "consumer_paused", "requests"), desk.memory.now
+    desk.rounds(400, 1000)
+    assert 5000 * len(made) < (desk.memory.now - began) / 4
+    desk.books.away = set()
+    desk.rounds(31, 1000)
+    desk.ask(A, "pause")
+    assert desk.rows[A].state == "paused"
+
+
+def test_rounds_go_on_between_two_tries_of_what_is_silent() -> None:
+    # Mutant: the pause counts from the beginning of the call, and is over when it ends.
+    desk = Desk()
+    desk.send(A)
+    desk.rounds(2)
+    made = silent(desk, desk.store, "acknowledged")
+    desk.rounds(100, 100)
+    assert len(made) < 20
