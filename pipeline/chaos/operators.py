@@ -62,7 +62,10 @@ class Operators:
         self._looked = now
         try:
             stopped = self.stopped()
+            asked = {one.lane for one in requests.open_requests(self._site.database, self._site.consumer)}
             for row in stopped:
+                if row.lane in asked:
+                    continue
                 wait = 0.0 if self._hasty else self._dice.uniform(_SHORTEST, _LONGEST)
                 if self._due.setdefault(row.lane, now + wait) <= now:
                     self._let_go(row)
@@ -159,4 +162,6 @@ PEOPLE: Mapping[str, Fault] = {
     "pause-consumer": Fault(pause_consumer, 1),
     "rewind": Fault(rewind, 2),
     "resync": Fault(resync, 1),
+    "park": Fault(park, 2),
+    "skip": Fault(skip, 2),
 }

@@ -187,7 +187,9 @@ def take(turn: Turn) -> None:
         lane.done(accepted)
         if trouble in ("park", "fail"):
             _sink().meet(lane.merchant, numbers[lane.merchant][accepted], lane.offsets[accepted])
-        if trouble is not None:
+        if trouble == "park":
+            lane.park("chaos: poison")
+        elif trouble is not None:
             lane.retry(f"chaos: {trouble}", after=0.2)
 
 

@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,32 +13,53 @@ from tests.acceptance.chaotic import chaotic, judged
 from tests.acceptance.mutants import Edit, copy_of
 
 SOAK = bool(os.environ.get("SOAK"))
-# What is taken away, and which faults show it soonest.
-MUTANTS: Mapping[str, tuple[Edit, ...]] = {
-    "commit before sink": (
-        Edit(
-            "pipeline/bridge/dispatcher.py",
-            "return self._source.position(partition.number) if smallest is None else smallest",
-            "return self._source.position(partition.number)",
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What is taken away, and faults that it is for; none: all."""
+
+    name: str
+    edits: tuple[Edit, ...]
+    faults: tuple[str, ...] = ()
+
+
+MUTANTS = (
+    Missing(
+        "commit before sink",
+        (
+            Edit(
+                "pipeline/bridge/dispatcher.py",
+                "return self._source.position(partition.number) if smallest is None else smallest",
+                "return self._source.position(partition.number)",
+            ),
         ),
     ),
-    "the list's end is not looked at": (
-        Edit(
-            "pipeline/lanes/lua/lane.lua",
-            "return (tail and offset_of(tail) or acknowledged) == enqueued",
-            "return true",
+    Missing(
+        "the list's end is not looked at",
+        (
+            Edit(
+                "pipeline/lanes/lua/lane.lua",
+                "return (tail and offset_of(tail) or acknowledged) == enqueued",
+                "return true",
+            ),
         ),
+        ("amnesia", "fail-lanes", "sink-away"),
     ),
-    "acknowledged by anybody": (
-        Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
-        Edit(
-            "pipeline/lanes/lua/step.lua",
-            "if head and string.sub(head, 1, #first + 1) == first .. '\\n' then",
-            "if head then",
+    Missing(
+        "acknowledged by anybody",
+        (
+            Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
+            Edit(
+                "pipeline/lanes/lua/step.lua",
+                "if head and string.sub(head, 1, #first + 1) == first .. '\\n' then",
+                "if head then",
+            ),
         ),
+        ("stop-worker", "sink-away", "kill-worker"),
     ),
-}
-mutants = pytest.mark.parametrize("edits", MUTANTS.values(), ids=[name.replace(" ", "_") for name in MUTANTS])
+)
+mutants = pytest.mark.parametrize("missing", MUTANTS, ids=lambda missing: missing.name.replace(" ", "_"))
 
 
 @pytest.mark.acceptance
@@ -53,7 +75,7 @@ def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
         assert verdict.findings == []
         assert (verdict.lost, verdict.out_of_order) == (0, 0)
         assert verdict.faults.keys() == faults.keys(), "some fault never struck"
-        assert verdict.requests.keys() >= {"pause", "resume", "rewind", "resync"}
+        assert verdict.requests.keys() >= {"pause", "resume", "rewind", "release", "skip", "resync"}
 
 
 @mutants
@@ -61,17 +83,17 @@ def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
 @pytest.mark.mutant
 @pytest.mark.soak
 def test_chaos_finds_what_is_missing_within_its_two_minutes(
-    edits: tuple[Edit, ...], control_url: str, variables: Mapping[str, str], tmp_path: Path
+    missing: Missing, control_url: str, variables: Mapping[str, str], tmp_path: Path
 ) -> None:
-    code = copy_of(edits, tmp_path / "code")
+    code = copy_of(missing.edits, tmp_path / "code")
     with chaotic(tmp_path, variables, control_url, code) as (site, faults):
-        verdict = judged(site, faults, 1, 2)
+        verdict = judged(site, faults, 1, 2, missing.faults)
     assert verdict.lost + verdict.out_of_order > 0
 
 
 @mutants
-def test_the_place_of_what_chaos_misses_is_known(edits: tuple[Edit, ...], tmp_path: Path) -> None:
-    copy_of(edits, tmp_path / "code")
+def test_the_place_of_what_chaos_misses_is_known(missing: Missing, tmp_path: Path) -> None:
+    copy_of(missing.edits, tmp_path / "code")
 
 
 def test_a_seed_draws_one_schedule_and_every_fault_first() -> None:
