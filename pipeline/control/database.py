@@ -1,6 +1,6 @@
 """Connections and migrations of the control database.
 
-Migrations only go forward and are written so that the previous release can run beside them.
+Migrations only go forward and are written so that the previous release can run beside them, unless it would lose events.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class Hold:
 def draw(connection: Connection, consumer: str, places: Collection[Place]) -> dict[Place, int]:
     """The next fence of each partition. What its former holder had begun has ended before this returns."""
     rows = connection.execute(
-        "INSERT INTO fences (consumer, topic, partition, fence)"
-        " SELECT %s, topic, partition, 1 FROM unnest(%s::text[], %s::integer[]) AS place (topic, partition)"
+        "INSERT INTO fences (consumer, topic, partition, fence, with_detached)"
+        " SELECT %s, topic, partition, 1, true FROM unnest(%s::text[], %s::integer[]) AS place (topic, partition)"
         " ORDER BY topic, partition"  # all in the same order, so that no two wait for each other
         " ON CONFLICT (consumer, topic, partition) DO UPDATE SET fence = fences.fence + 1"
         " RETURNING topic, partition, fence",
