@@ -127,10 +127,10 @@ class Copies:
         """Give detached lanes these reasons; how many did not have theirs yet."""
         return copies.explain(self._database, self._hold(number, fence), reasons)
 
-    def collect(self, numbers: Collection[int]) -> int:
-        """Delete objects that no lane has anything in any more; how many."""
+    def collect(self, numbers: Collection[int], age: timedelta = _GARBAGE_AFTER) -> int:
+        """Delete objects that no lane has anything in any more, `age` after they were announced; how many."""
         places = [self._topics.place(number) for number in numbers]
-        keys = copies.unused(self._database, self._consumer, places, _GARBAGE_AFTER)
+        keys = copies.unused(self._database, self._consumer, places, age)
         if keys:
             self._bucket.delete(keys)
             copies.forget(self._database, keys)

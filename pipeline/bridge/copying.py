@@ -20,7 +20,7 @@ from pipeline.bridge.copied import Reader
 from pipeline.bridge.copies import CopiedRecord, Copies, by_lane, covered
 from pipeline.bridge.detached import passed_retention
 from pipeline.control.copies import Copy
-from pipeline.errors import PipelineError, TransientError
+from pipeline.errors import FencedError, PipelineError, TransientError
 from pipeline.ports import Record
 from pipeline.telemetry import Metrics
 
@@ -82,6 +82,7 @@ class Copier:
         times: Callable[[], AbstractContextManager[Times]],
         retention: Callable[[], Mapping[int, float | None]],
         fences: Fences,
+        chunk_bytes: int = _CHUNK_BYTES,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._copies = copies
@@ -89,6 +90,7 @@ class Copier:
         self._times = times
         self._retention = retention
         self._fences = fences
+        self._chunk_bytes = chunk_bytes
         self._now = now
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
@@ -124,7 +126,7 @@ class Copier:
             wait = EVERY
             try:
                 self.run_once()
-            except StoppedError:
+            except (StoppedError, FencedError):
                 continue
             except PipelineError as error:
                 self._failing = True
@@ -137,15 +139,15 @@ class Copier:
         """Look at every partition that is held; copy what is due."""
         fences = dict(self._fences())
         lanes = self._copies.standing(fences.keys()) if fences else {}
-        self._copies.collect(fences.keys())
-        if not lanes:
+        if lanes:
+            with self._times() as times:
+                looks = self._look(times, fences, lanes)
+                self._count(times, looks)
+            for look in looks:
+                self._copy_lanes(look)
+        else:
             self._counts = _Counts()
-            return
-        with self._times() as times:
-            looks = self._look(times, fences, lanes)
-            self._count(times, looks)
-        for look in looks:
-            self._copy_lanes(look)
+        self._copies.collect(fences.keys())
 
     def _look(
         self, times: Times, fences: Mapping[int, int], lanes: Mapping[int, Mapping[str, int]]
@@ -231,7 +233,7 @@ class Copier:
                 raise TransientError("kafka gives no records", hint="see KAFKA_BOOTSTRAP_SERVERS")
             chunk += self._wanted(records, lanes, ends, look.quarter)
             size = sum(len(record.value or b"") for record in chunk)
-            if size >= _CHUNK_BYTES:
+            if size >= self._chunk_bytes:
                 self._flush(look, chunk, lanes, ends, position)
                 chunk = []
             self._stop.wait(time.monotonic() - began)  # half of the time is the bridge's
