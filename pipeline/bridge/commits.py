@@ -1,8 +1,11 @@
-"""Commits to Kafka: the proof that a partition is ours, and how far everything in it is done."""
+"""Commits to Kafka: the proof that a partition is ours, and how far everything in it is done.
+
+A commit that had no answer may arrive later, even behind the next one, as long as the member holds the partition.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from pipeline.bridge.offsets import Partition
 from pipeline.errors import FencedError, TransientError
@@ -17,11 +20,21 @@ class Commits:
         self._offsets = offsets
         self._clock = clock
         self._at = clock()
+        self._unanswered: dict[int, int] = {}
 
     @property
     def age(self) -> float:
         """Seconds since a commit, or since nothing was pending."""
         return self._clock() - self._at
+
+    def may_arrive(self, number: int) -> int:
+        """The highest offset of that partition that may yet become the committed one without an answer; 0 for none."""
+        return self._unanswered.get(number, 0)
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """These are given out anew: what was sent for them before is refused."""
+        for number in numbers:
+            self._unanswered.pop(number, None)
 
     def prove(self, positions: Mapping[int, Committed]) -> None:
         """Commit what is committed; TransientError when a partition is not ours."""
@@ -48,3 +61,7 @@ class Commits:
             self._offsets.commit(positions)
         except FencedError as error:  # the next poll tells what was taken away
             raise TransientError(f"commit refused: {error.what}") from error
+        except TransientError:
+            for number, place in positions.items():
+                self._unanswered[number] = max(place.offset, self.may_arrive(number))
+            raise

@@ -96,10 +96,9 @@ class Cursors:
         found = []
         for cursor in self.running:
             partition = cursor.partition
-            ready = (
-                [key for key in cursor.served if self._may_go(partition, key)] if not cursor.behind else []
-            )
-            if ready:
+            if cursor.behind or partition.position < partition.may_be_committed:
+                continue
+            if ready := [key for key in cursor.served if self._may_go(partition, key)]:
                 found.append((partition, dict.fromkeys(ready, partition.position)))
         return found
 

@@ -107,6 +107,7 @@ class Dispatcher:
         polled = self._poll()
         passes("bridge.polled")
         self._holdings.reassign(polled.revoked, polled.assigned)
+        self._commits.forget(polled.revoked | polled.assigned)
         self._receive(polled)
         for step in self._steps:
             self._attempt(step)
@@ -202,6 +203,7 @@ class Dispatcher:
             tenure, rows = takeovers[number]
             partition = Partition(number, self._count, tenure, offset, Doubles.noted(offset, note), rows)
             partition.aside.waiting = list(waiting[number])
+            partition.may_be_committed = self._commits.may_arrive(number)
             self._held[number] = partition
             self._holdings.unready.discard(number)
         _log.info("partitions taken over", partitions=sorted(numbers))

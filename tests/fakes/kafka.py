@@ -132,9 +132,17 @@ class MemoryMember:
 
     def commit(self, positions: Mapping[int, Committed]) -> None:
         """See Offsets."""
+        self.commit_as(self.generation(), positions)
+
+    def generation(self) -> Mapping[int, int]:
+        """What a commit that is sent now says of the member: it is refused once a partition was given out anew."""
+        return dict(self._grants)
+
+    def commit_as(self, generation: Mapping[int, int], positions: Mapping[int, Committed]) -> None:
+        """A commit of that generation arrives."""
         self._answer()
         now = self.kafka.grants_of(self)
-        if any(p not in self._grants or self._grants[p] != now.get(p) for p in positions):
+        if any(p not in generation or generation[p] != now.get(p) for p in positions):
             raise FencedError("another member may own the partition")
         self.kafka.positions |= {p: place.offset for p, place in positions.items()}
         self.kafka.notes |= {p: place.note for p, place in positions.items()}

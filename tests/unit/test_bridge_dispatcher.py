@@ -6,8 +6,9 @@ import pytest
 import structlog
 
 from pipeline.errors import PositionLostError
+from tests.fakes.stream import number_of
 from tests.fakes.wires import Trouble
-from tests.fakes.world import World, number_of
+from tests.fakes.world import World
 
 M = "6"  # lives in partition 0 of two
 ROWS = f"s.{M}"
@@ -23,13 +24,18 @@ def _quiet() -> Iterator[None]:
 @pytest.fixture
 def world() -> World:
     """Bridge 0 holds partition 0 of both topics, bridge 1 partition 1; nothing has happened yet."""
-    return World()
+    return World(lane_bytes=100_000)
 
 
 def rounds(world: World, count: int = 1, milliseconds: int = 0, slot: int = 0) -> None:
     for _ in range(count):
         world.pass_time(milliseconds)
         world.run_bridge(slot)
+
+
+def troubled(world: World, slot: int, trouble: Trouble, call: str) -> None:
+    world.arm(slot, trouble, call)
+    world.run_bridge(slot)
 
 
 def append(world: World, count: int) -> None:
@@ -92,7 +98,7 @@ def test_a_damaged_lane_does_not_get_back_what_was_accepted(world: World, owner:
     rounds(world, 1, 0, owner)
     world.damage("list", M)
     append(world, 1)
-    rounds(world, 3, 100, owner)
+    rounds(world, 5, 100, owner)
     assert lane(world) == [3, 4, 5]
 
 
@@ -120,7 +126,7 @@ def test_a_strange_record_is_set_aside_and_the_others_go_on(world: World, owner:
     world.append(M, "no value")
     append(world, 1)
     rounds(world, 2, 0, owner)
-    assert world.rejected == {(home(world), 3)}
+    assert world.stream.rejected == {(home(world), 3)}
     assert lane(world) == [0, 1, 2, 4]
 
 
@@ -128,16 +134,22 @@ def test_a_strange_record_that_cannot_be_set_aside_holds_the_watermark(world: Wo
     turn(world)
     rounds(world, 2, 600, owner)
     world.append(M, "no value")
-    world.run_bridge(owner, "no answer", 0)
-    assert world.rejected == set()
-    world.run_bridge(owner, "no answer", 0)
+    troubled(world, owner, "no answer", "set_aside")
+    assert world.stream.rejected == set()
+    troubled(world, owner, "no answer", "set_aside")
     assert world.kafka.positions[home(world)] == 3
 
 
 def test_a_bridge_that_was_overtaken_appends_nothing(world: World, owner: int) -> None:
     # Mutant: a lane store that ignores fences.
     append(world, 1)
-    world.run_bridge(owner, "overtaken", 0)
+
+    def overtake() -> None:
+        world.rebalance(home(world), 1 - owner)
+        rounds(world, 2, 0, 1 - owner)
+
+    world.bridges[owner].wire.overtake = overtake
+    troubled(world, owner, "overtaken", "add")
     assert lane(world) == [0, 1, 2]
     rounds(world, 1, 0, 1 - owner)
     assert lane(world) == [0, 1, 2, 3]
@@ -147,7 +159,7 @@ def test_a_bridge_that_lost_the_partition_while_taking_it_over_reads_nothing(wor
     # Mutant: _take_over() without the commit that proves the fence.
     append(world, 3)
     slot = home(world) % 2
-    world.run_bridge(slot, "overtaken", 1)
+    troubled(world, slot, "overtaken", "committed")
     assert world.bridges[slot].dispatcher.metrics()["partitions"] == 0
 
 
@@ -199,10 +211,10 @@ def test_a_sweep_is_passed_once_everything_before_it_is_accepted(world: World, o
     world.append_sweep()
     append(world, 1)
     rounds(world, 2, 600, owner)
-    assert (partition, 3) not in world.passed
+    assert (partition, 3) not in world.stream.passed
     turn(world)
     rounds(world, 2, 600, owner)
-    assert (partition, 3) in world.passed
+    assert (partition, 3) in world.stream.passed
     assert world.kafka.positions[partition] == 4
 
 
@@ -212,12 +224,12 @@ def test_a_sweep_waits_for_what_is_not_set_aside_yet(world: World) -> None:
     rounds(world, 1, 0, partition)
     world.append(M, "no key")
     world.append_sweep()
-    world.run_bridge(partition, "no answer", 0)
-    assert world.rejected == set()
-    assert (partition, 1) not in world.passed
+    troubled(world, partition, "no answer", "set_aside")
+    assert world.stream.rejected == set()
+    assert (partition, 1) not in world.stream.passed
     rounds(world, 2, 3000, partition)
-    assert world.rejected == {(partition, 0)}
-    assert (partition, 1) in world.passed
+    assert world.stream.rejected == {(partition, 0)}
+    assert (partition, 1) in world.stream.passed
 
 
 @pytest.mark.parametrize("trouble", ["no answer", "reply lost"])
@@ -226,15 +238,15 @@ def test_nothing_passes_a_sweep_that_could_not_be_recorded(world: World, trouble
     rounds(world, 1)
     world.append_sweep()
     world.pass_time(600)
-    world.run_bridge(0, trouble, 0)
+    troubled(world, 0, trouble, "pass_sweeps")
     assert world.kafka.positions[0] == 0
     rounds(world, 2, 3000)
-    assert (0, 0) in world.passed
+    assert (0, 0) in world.stream.passed
     assert world.kafka.positions[0] == 1
 
 
 def test_a_record_without_key_that_is_no_sweep_is_set_aside(world: World) -> None:
     world.append(M, "no key")
     rounds(world, 2, 600, number_of(M))
-    assert world.rejected == {(number_of(M), 0)}
-    assert world.passed == set()
+    assert world.stream.rejected == {(number_of(M), 0)}
+    assert world.stream.passed == set()
