@@ -41,7 +41,7 @@ class Deliveries:
 
     def until(self, merchant: str, offsets: list[int]) -> None:
         """Accept until exactly these have come; repeats and others fail."""
-        assert wait_until(lambda: len(self.of(merchant)) >= len(offsets), 40), self._taken
+        assert wait_until(lambda: len(self.of(merchant)) >= len(offsets), 90), self._taken
         assert self.of(merchant) == offsets
 
     def forget(self) -> None:
@@ -57,7 +57,7 @@ def claim_of(operator: Operator, merchant: str) -> Claim:
         found.extend([claim] if claim is not None else [])
         return claim is not None
 
-    assert wait_until(claimed, 40)
+    assert wait_until(claimed, 90)
     assert [lane.merchant for lane in found[0].lanes] == [merchant]
     return found[0]
 
@@ -81,7 +81,7 @@ def is_put_aside(operator: Operator, merchant: str) -> bool:
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    assert wait_until(condition, 40)
+    assert wait_until(condition, 90)
 
 
 # Mutant: only the lane of changes is asked for.
