@@ -21,14 +21,10 @@ _MIGRATION_LOCK = 0x70697065  # "pipe": two releases that start together migrate
 
 
 class ControlDatabase:
-    """One connection per thread, opened on first use and replaced when broken.
+    """One connection per thread, opened on first use and replaced when broken."""
 
-    A process that stands still within a transaction for `patience` seconds loses it: others wait for its locks.
-    """
-
-    def __init__(self, url: str, *, patience: float = 5.0) -> None:
+    def __init__(self, url: str) -> None:
         self._url = url
-        self._patience = f"{round(patience * 1000)}ms"
         self._local = threading.local()
 
     @contextmanager
@@ -71,9 +67,6 @@ class ControlDatabase:
                 keepalives_interval=5,
                 keepalives_count=2,
                 tcp_user_timeout=20_000,
-            )
-            connection.execute(
-                "SELECT set_config('idle_in_transaction_session_timeout', %s, false)", (self._patience,)
             )
             self._local.connection = connection
         return connection

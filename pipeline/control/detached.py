@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from psycopg.rows import class_row
+from psycopg import Cursor
+from psycopg.rows import TupleRow, class_row
 
 from pipeline.control import fences, requests
 from pipeline.control.database import Connection, ControlDatabase
@@ -122,30 +123,30 @@ def take_over(database: ControlDatabase, consumer: str, places: Collection[Place
     """Draw the next fence of each partition and open its detached lanes, in one transaction."""
     with database.transaction() as connection:
         drawn = fences.draw(connection, consumer, places)
-        # Both are read by later statements: the former holder's transactions have ended only now.
-        lanes = _open(connection, consumer, drawn)
+        # What follows is read by later statements: the former holder's transactions have ended only now.
         [[counter]] = connection.execute(
             "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM incarnations"
         ).fetchall()
+        found = _open(connection, consumer, drawn)
+    # A hundred thousand rows take their time: the transaction does not stand still for it.
+    lanes: dict[Place, list[DetachedRow]] = {place: [] for place in drawn}
+    for topic, partition, *row in found:
+        lanes[topic, partition].append(DetachedRow(*row))
     return {place: Takeover(Tenure(fence, counter), lanes[place]) for place, fence in drawn.items()}
 
 
-def _open(connection: Connection, consumer: str, places: Collection[Place]) -> dict[Place, list[DetachedRow]]:
+def _open(connection: Connection, consumer: str, places: Collection[Place]) -> Cursor[TupleRow]:
     asked = (consumer, [topic for topic, _ in places], [partition for _, partition in places])
     connection.execute(
         "UPDATE detached SET until_offset = NULL WHERE until_offset IS NOT NULL"
         " AND consumer = %s AND (topic, partition) IN (SELECT * FROM unnest(%s::text[], %s::integer[]))",
         asked,
     )
-    found = connection.execute(
+    return connection.execute(
         "SELECT topic, partition, lane, first_offset, until_offset, incarnation, state, reason FROM detached"
         " WHERE consumer = %s AND (topic, partition) IN (SELECT * FROM unnest(%s::text[], %s::integer[]))",
         asked,
     )
-    lanes: dict[Place, list[DetachedRow]] = {place: [] for place in places}
-    for topic, partition, *row in found:
-        lanes[topic, partition].append(DetachedRow(*row))
-    return lanes
 
 
 def detach(database: ControlDatabase, hold: Hold, lanes: Sequence[Detachment]) -> list[int]:

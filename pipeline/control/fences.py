@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pipeline.control.database import Connection, ControlDatabase
 from pipeline.errors import FencedError
 
+PATIENCE = "5s"
+"""Whoever stands still for so long within a transaction that holds a fence loses it: the next one waits for it."""
 Place = tuple[str, int]
 """A topic and the number of one of its partitions."""
 
@@ -25,6 +27,7 @@ class Hold:
 
 def draw(connection: Connection, consumer: str, places: Collection[Place]) -> dict[Place, int]:
     """The next fence of each partition. What its former holder had begun has ended before this returns."""
+    connection.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", (PATIENCE,))
     rows = connection.execute(
         "INSERT INTO fences (consumer, topic, partition, fence, with_detached)"
         " SELECT %s, topic, partition, 1, true FROM unnest(%s::text[], %s::integer[]) AS place (topic, partition)"
@@ -41,8 +44,9 @@ def held(database: ControlDatabase, hold: Hold) -> Iterator[Connection]:
     """One transaction by the holder of a partition: nobody draws its next fence before the end; FencedError if one has."""
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT fence FROM fences WHERE (consumer, topic, partition) = (%s, %s, %s) FOR SHARE",
-            (hold.consumer, hold.topic, hold.partition),
+            "SELECT fence, set_config('idle_in_transaction_session_timeout', %s, true) FROM fences"
+            " WHERE (consumer, topic, partition) = (%s, %s, %s) FOR SHARE",
+            (PATIENCE, hold.consumer, hold.topic, hold.partition),
         ).fetchone()
         if row is None or row[0] != hold.fence:
             raise FencedError(

@@ -361,8 +361,11 @@ def test_a_bridge_that_knows_nothing_of_detached_lanes_takes_nothing_over(
         )
 
 
-def test_a_take_over_waits_for_what_its_predecessor_has_begun(control: ControlLab, database_url: str) -> None:
+def test_a_take_over_waits_for_what_its_predecessor_has_begun(
+    control: ControlLab, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Mutants: the fence is read without FOR SHARE; the rows, or the counter, are read with the fence in one statement.
+    monkeypatch.setattr(fences, "PATIENCE", "60s")
     fence, second = held(control), ControlDatabase(database_url)
     taken: list[Takeover] = []
     after = threading.Thread(target=lambda: taken.append(_take_over(second)))
@@ -381,11 +384,12 @@ def _take_over(database: ControlDatabase) -> Takeover:
 
 
 def test_a_bridge_that_stands_still_within_a_transaction_holds_nobody_up(
-    control: ControlLab, database_url: str
+    control: ControlLab, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Mutant: no idle_in_transaction_session_timeout: the take-over waits as long as the other stands still.
+    monkeypatch.setattr(fences, "PATIENCE", "200ms")
     fence = held(control)
-    still = ControlDatabase(database_url, patience=0.2)
+    still = ControlDatabase(database_url)
     hold = Hold(CONSUMER, *TOPICS.place(CHANGES), fence)
     with pytest.raises(TransientError, match="idle-in-transaction"), fences.held(still, hold) as connection:
         assert held(control) == fence + 1

@@ -11,7 +11,7 @@ import pytest
 from devstack.process import wait_until
 from pipeline.bridge.bookkeeping import Bookkeeping
 from pipeline.bridge.topics import Topics
-from pipeline.control import actions, detached, requests, sweeps
+from pipeline.control import actions, detached, fences, requests, sweeps
 from pipeline.control.database import ControlDatabase, migrate
 from pipeline.control.requests import Asked, Outcome
 from pipeline.control.sweeps import Passage
@@ -28,8 +28,11 @@ CHANGES, ROWS = 1, 5
 
 
 @pytest.fixture
-def database(control_url: str) -> Iterator[ControlDatabase]:
-    made = ControlDatabase(control_url, patience=60)
+def database(control_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ControlDatabase]:
+    monkeypatch.setattr(
+        fences, "PATIENCE", "60s"
+    )  # tests hold transactions open, on a machine that may be busy
+    made = ControlDatabase(control_url)
     migrate(made)
     yield made
     made.close()

@@ -14,6 +14,7 @@ CREATE TABLE detached (
     since timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (consumer, topic, partition, lane)
 ) WITH (fillfactor = 80); -- first_offset moves often
+CREATE INDEX detached_lane ON detached (consumer, lane);
 COMMENT ON TABLE detached IS 'Lanes that do not hold their partition back: what they have not accepted is not committed for.';
 COMMENT ON COLUMN detached.first_offset IS 'everything below it is accepted';
 COMMENT ON COLUMN detached.until_offset IS 'from here on the live reader feeds the lane; null: it passes the lane over';
