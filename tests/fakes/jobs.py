@@ -70,3 +70,23 @@ def retrying(self: Any, merchant: str, number: int) -> None:
 def limited(merchant: str, number: int) -> None:
     """Ten a second in each worker."""
     _work(merchant, number)
+
+
+@shared_task(name="timed", time_limit=1)  # type: ignore[untyped-decorator]  # Celery has no types
+def timed(merchant: str, number: int) -> None:
+    """The same, for a second at most."""
+    _work(merchant, number)
+
+
+@shared_task(name="part", ignore_result=False)  # type: ignore[untyped-decorator]  # Celery has no types
+def part(merchant: str, number: int) -> int:
+    """The same, with a result."""
+    _work(merchant, number)
+    return number
+
+
+@shared_task(name="sum", ignore_result=False)  # type: ignore[untyped-decorator]  # Celery has no types
+def total(parts: list[int], merchant: str) -> int:
+    """What a chord ends with."""
+    _work(merchant, sum(parts))
+    return sum(parts)

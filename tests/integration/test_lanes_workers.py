@@ -180,6 +180,22 @@ def test_sigterm_finishes_what_runs_and_gives_back_what_waits(workshop: Workshop
     shop.drained()
 
 
+@pytest.mark.parametrize("pool", ["threads", "prefork", "solo"])
+def test_sigterm_to_a_whole_group_and_sigkill_after_it_lose_nothing(workshop: Workshops, pool: str) -> None:
+    # What a platform does: pool processes get the signal too, and die of it.
+    shop = workshop(lease="1s", group=2)
+    shop.set("delay", 1)
+    first = shop.start(pool=pool)
+    shop.feed(MERCHANTS, each=3)
+    wait(lambda: len(shop.turns()) > 1, "turns are begun")
+    first.signal(signal.SIGTERM)
+    shop.start(pool=pool)
+    first.kill()
+    shop.set("delay", 0)
+    shop.drained()
+    shop.in_order()
+
+
 def test_a_turn_that_ends_after_sigterm_is_acknowledged_at_once(workshop: Workshops) -> None:
     # Mutant: outcomes wait for the last turn, which a SIGKILL may end.
     shop = workshop(lease="60s", group=1)

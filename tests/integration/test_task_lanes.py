@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chain, chord
 from kombu import transport as kombu_transport
 
 from pipeline.errors import PermanentError
@@ -284,10 +284,11 @@ def test_an_unknown_task_waits_for_a_worker_that_knows_it(yard: Yard) -> None:
     assert yard.log("6") == []
 
 
-def test_a_revoked_task_is_passed_over(yard: Yard) -> None:
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
+def test_a_revoked_task_is_passed_over(yard: Yard, pool: str) -> None:
     yard.switch("held", "6", 1)
     _, second, _ = yard.send("6", 1, 2, 3)
-    yard.start()
+    yard.start(pool=pool)
     yard.wait_for("6", "begin 1")
     yard.app.control.revoke(second, reply=True, timeout=10, limit=1)
     yard.unswitch("held")
@@ -295,19 +296,57 @@ def test_a_revoked_task_is_passed_over(yard: Yard) -> None:
     assert yard.log("6") == whole(1, 3)
 
 
-def test_an_expired_task_is_passed_over(yard: Yard) -> None:
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_expired_task_is_passed_over(yard: Yard, pool: str) -> None:
     yard.send("6", 1, expires=datetime.now(UTC) - timedelta(seconds=1))
     yard.send("6", 2)
-    yard.start()
+    yard.start(pool=pool)
     yard.drained()
     assert yard.log("6") == whole(2)
 
 
-def test_a_rate_limited_task_keeps_its_place(yard: Yard) -> None:
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_rate_limited_task_keeps_its_place(yard: Yard, pool: str) -> None:
     yard.send("6", 1, 2, 3, task="limited")
-    yard.start()
+    yard.start(pool=pool)
     yard.drained()
     assert yard.log("6") == whole(1, 2, 3)
+
+
+def test_a_task_over_its_time_limit_is_ended_and_done(yard: Yard) -> None:
+    yard.switch("held", "6", 1)
+    yard.send("6", 1, 2, task="timed")
+    worker = yard.start(pool="prefork")
+    yard.drained()
+    assert yard.log("6") == ["begin 1", *whole(2)]
+    assert worker.alive()
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_chord_in_one_lane_runs_one_at_a_time_and_then_its_end(yard: Yard, pool: str) -> None:
+    backend = yard.shop.redis_url
+    with Celery("chords", broker=backend, backend=backend, set_as_current=False) as app:
+        app.amqp.queues_cls = LaneQueues
+        app.conf.broker_transport_options = yard.app.conf.broker_transport_options
+        header = [app.signature("part", args=("6", n), queue="tasks.m.6") for n in (1, 2, 3)]
+        end = app.signature("sum", args=("6",), queue="tasks.m.6")
+        result = chord(header, app=app)(end)
+        yard.start(pool=pool, CELERY_RESULT_BACKEND=backend)
+        assert result.get(timeout=30) == 6
+        yard.drained()
+        assert yard.log("6") == whole(1, 2, 3, 6)
+        result.forget()
+
+
+def test_a_chain_goes_on_in_the_lanes_that_its_parts_name(yard: Yard) -> None:
+    parts = [
+        yard.app.signature("job", args=(merchant, n), queue=f"tasks.m.{merchant}", immutable=True)
+        for n, merchant in enumerate(["6", "17", "6"], 1)
+    ]
+    chain(*parts, app=yard.app).apply_async()
+    yard.start()
+    yard.wait_for("6", "end 3")
+    assert (yard.log("6"), yard.log("17")) == (whole(1, 3), whole(2))
 
 
 def test_flower_sees_each_task_and_remote_control_answers(yard: Yard) -> None:

@@ -66,8 +66,9 @@ local function accept(name, first, entries, last, partition)
     redis.call('LTRIM', list_key(name), entries, -1)
   end
   redis.call('HSET', lane_key(name), 'acknowledged', last)
+  if not is_fed(partition) then return end
+  redis.call('SADD', ns .. ':dirty:' .. partition, name)
   accepted_here = accepted_here + 1
-  if is_fed(partition) then redis.call('SADD', ns .. ':dirty:' .. partition, name) end
 end
 
 local function open(name, failures, linger_until)
