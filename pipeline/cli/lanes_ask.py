@@ -33,8 +33,8 @@ def pause(ask: Asking, whole: bool) -> None:
     """Stop deliveries of CONSUMER to each MERCHANT. Nothing is lost: events wait in Kafka until resume.
 
     A turn that a worker has in hand ends as it ends; none begins after it. Events keep their order, other merchants go
-    on. It holds both lanes of a merchant, of changes and of rows that snapshots read. Kafka keeps events for the topic's
-    retention (7 days unless configured): resume before.
+    on. It holds both lanes of a merchant, of changes and of rows that snapshots read. At half of the topic's retention
+    bridges copy what waits to S3, so it may wait for longer.
 
     With --all bridges of CONSUMER read nothing new; what lies in its lanes already is still delivered. To stop that too,
     stop its workers.
