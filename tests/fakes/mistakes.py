@@ -12,6 +12,7 @@ from pipeline.bridge.belonging import key_of
 from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.offsets import Partition
+from pipeline.consumer import Outcome
 from pipeline.lanes.claim import ClaimedLane, Finished
 from pipeline.ports import Append, Appended, DetachedRow, News, Tenure
 from tests.fakes.books import MemoryBooks
@@ -139,6 +140,19 @@ def with_a_lease_of_its_own(
     return method(lanes, finished, jitter)  # type: ignore[no-any-return]
 
 
+def as_a_failure(
+    method: Callable[..., Any], lanes: MemoryLaneStore, claimed: ClaimedLane, outcome: Outcome, *, alone: bool
+) -> None:
+    failed = replace(outcome, kind="retry") if outcome.kind == "unavailable" else outcome
+    method(lanes, claimed, failed, alone=alone)
+
+
+def of_its_own(
+    method: Callable[..., Any], lanes: MemoryLaneStore, name: str, reason: str, delay: int = 0, *, own: bool
+) -> None:
+    method(lanes, name, reason, delay, own=True)
+
+
 def still_due(method: Callable[..., Any], lanes: MemoryLaneStore, claimed: ClaimedLane, token: int) -> None:
     method(lanes, claimed, token)
     lanes.due[claimed.name] = lanes.now
@@ -173,6 +187,10 @@ MISTAKES: Sequence[Mistake] = [
     Mistake("a turn's outcome needs its lease", MemoryLaneStore, "_finish", with_a_lease_of_its_own),
     Mistake("a turn's outcome needs its token", MemoryLaneStore, "_holds", of_any_token),
     Mistake("a claimed lane is not due", MemoryLaneStore, "_mark", still_due),
+    Mistake("a sink that is away counts against nobody", MemoryLaneStore, "_settle", as_a_failure),
+    Mistake(
+        "what a turn of several fails at counts against none of them", MemoryLaneStore, "_fail", of_its_own
+    ),
     Mistake("leases end", MemoryLaneStore, "_expire", nothing),
     Mistake("changes go before snapshots", MemoryLaneStore, "_candidates", kinds_by_turns),
 ]

@@ -94,10 +94,11 @@ def covers(row: DetachedRow | None, offset: int) -> bool:
 class Blame:
     """For each lane: turns since its last accepted event that may count against it.
 
-    Those are turns that it had alone, and those that its own handler gave back.
+    Those are turns that it had alone, and those in which its handler said so. ``given_up``: handlers have parked them.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
 
     def add(self, lane: str) -> None:
         """One more."""
@@ -107,11 +108,15 @@ class Blame:
         """It was the sink that did not work."""
         self.counts[lane] = max(0, self.counts.get(lane, 0) - 1)
 
+    def give_up(self, lane: str) -> None:
+        """Its handler has parked it."""
+        self.given_up.add(lane)
+
     def clear(self, lane: str) -> None:
         """It has got on."""
         self.counts[lane] = 0
 
     def require(self, lane: str, reason: str, most: int) -> None:
         """Nobody is parked for what others did, or the sink."""
-        if self.counts.get(lane, 0) < most:
+        if lane not in self.given_up and self.counts.get(lane, 0) < most:
             raise Broken(f"{lane} is parked and has failed {self.counts.get(lane, 0)} times: {reason}")

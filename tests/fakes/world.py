@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.dispatcher import Dispatcher
-from pipeline.consumer import Outcome, Rejection, SinkUnavailableError, Turn
+from pipeline.consumer import Lane, Outcome, Rejection, SinkUnavailableError, Turn
 from pipeline.domain.routing import is_snapshot_lane, lane_of
 from pipeline.errors import PipelineError, TransientError
 from pipeline.lanes.claim import Claim, Finished, TurnLimits
@@ -41,7 +41,7 @@ LANE_BYTES = 1200  # a few records
 MOST_FAILURES = 3
 
 Conduct = Literal["accepts", "stops early", "raises", "unavailable", "dies"]
-Poison = Literal["refused", "raises", "kills"]
+Poison = Literal["refused", "raises", "kills", "parked"]
 Damage = Literal[
     "lane",
     "list",
@@ -83,7 +83,7 @@ class World:
         self.kafka = MemoryKafka(len(NUMBERS))
         self.kafka.positions = dict.fromkeys(NUMBERS, 0)
         self.stream = Stream(self.kafka)
-        self.store = MemoryLaneStore(TurnLimits(group=2, events=3, lease=10_000))
+        self.store = MemoryLaneStore(TurnLimits(group=2, events=3, lease=10_000, max_failures=MOST_FAILURES))
         self.books = MemoryBooks()
         self.late: list[Callable[[], object]] = []
         self.down: set[Service] = set()
@@ -317,16 +317,13 @@ class World:
         for position, lane in enumerate(turn):
             name = lane_of(lane.merchant, snapshot=lane.snapshot)
             if name in self.poison:
-                self._refuse(self.poison[name])
-                lane.retry("the sink refuses it", after=0.1)
-                self._blame.add(name)
+                self._refuse(self.poison[name], lane)
                 continue
             for count, offset in enumerate(lane.offsets):
                 self.stream.stories[name].write(offset, worker.incarnations[name])
                 if conduct == "stops early":
                     lane.done(count + 1)
                     lane.retry("stopped early", after=0.1)
-                    self._blame.add(name)
                     break
                 if conduct == "dies":
                     raise Died
@@ -335,12 +332,16 @@ class World:
             if conduct == "raises" and position == 0:
                 raise ValueError("a bug")
 
-    @staticmethod
-    def _refuse(poison: Poison) -> None:
+    def _refuse(self, poison: Poison, lane: Lane) -> None:
         if poison == "raises":
             raise ValueError("a poisonous event")
         if poison == "kills":
             raise Died
+        if poison == "parked":
+            lane.park("the sink refuses it for good")
+            self._blame.give_up(lane_of(lane.merchant, snapshot=lane.snapshot))
+        else:
+            lane.retry("the sink refuses it", after=0.1)
 
     def finish(self, slot: int, trouble: Trouble | None = None) -> None:
         """A worker hands in its outcomes."""
@@ -365,6 +366,8 @@ class World:
         for outcome in finished.outcomes:
             if outcome.entries or outcome.kind == "done":
                 self._blame.clear(names[outcome.merchant])
+            if outcome.kind == "retry":
+                self._blame.add(names[outcome.merchant])
             elif outcome.kind == "unavailable" and len(names) == 1:
                 self._blame.take_back(names[outcome.merchant])
 
