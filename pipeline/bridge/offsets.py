@@ -17,9 +17,8 @@ class Partition:
     """Everything this bridge knows about one partition since it took it over at `committed`.
 
     `number` is numbered through topics of so many `partitions`: those beyond hold the rows that snapshots read. A lane is
-    fed by the live reader, or it is detached and open (its ``until`` is None): then the live reader passes it over. No lane
-    may be handed over below ``may_be_committed``: its row must speak for all that is passed when that commit arrives.
-    """
+    fed by the live reader, or it is detached and open (its ``until`` is None): passed over by it. No lane may be handed over
+    below ``may_be_committed``: when that commit arrives, its row must speak for what is passed."""
 
     def __init__(
         self,
@@ -32,8 +31,7 @@ class Partition:
     ) -> None:
         self.number = number
         self.tenure = tenure
-        self.committed = committed
-        self.may_be_committed = 0
+        self.committed, self.may_be_committed = committed, 0
         self.doubles = doubles or Doubles(committed, {})
         self.position = committed
         self.size = 0
