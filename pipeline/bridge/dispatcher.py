@@ -194,6 +194,7 @@ class Dispatcher:
                 hint="set the group's offsets to where to go on from, then snapshot every source",
             )
         self._commits.prove(committed)
+        ends = self._source.ends(numbers)
         waiting = {number: self._books.waiting_sweeps(number) for number in numbers}
         self._consumer_paused = self._books.consumer_paused()
         _ = self._holdings.epoch
@@ -202,7 +203,7 @@ class Dispatcher:
             self._source.seek(number, offset)
             tenure, rows = takeovers[number]
             partition = Partition(number, self._count, tenure, offset, Doubles.noted(offset, note), rows)
-            partition.aside.waiting = list(waiting[number])
+            partition.aside.waiting, partition.end = list(waiting[number]), ends[number]
             partition.may_be_committed = self._commits.may_arrive(number)
             self._held[number] = partition
             self._holdings.unready.discard(number)

@@ -34,6 +34,7 @@ class Partition:
         self.committed, self.may_be_committed = committed, 0
         self.doubles = doubles or Doubles(committed, {})
         self.position = committed
+        self.end = 2**63  # of the partition, when it was taken over
         self.size = 0
         self.belonging = Belonging(number, partitions)
         self.aside = Aside(number, self.belonging.own_number, snapshot=self.snapshot)
@@ -134,9 +135,12 @@ class Partition:
             yield Append(lane.name, self.number, lane.previous, chunk.offsets, chunk.values, lane.incarnation)
 
     def answered(self, reply: Appended, now: float) -> None:
-        """A lane has answered: it holds everything read for it, or it is damaged, or parked."""
+        """A lane has answered: it holds everything read for it, or it is damaged, or parked.
+
+        One that ends beyond its partition is of a topic that was made anew since: what it is given it would take for old.
+        """
         key = key_of(reply.lane)
-        if reply.damaged:
+        if reply.damaged or reply.enqueued >= max(self.end, self.position):
             self.needs.setdefault(key, Need("damaged: what the lane store has of it does not fit"))
             return
         lane = self._fed(key)
@@ -204,15 +208,9 @@ class Partition:
         yield from self._pending.items()
         for key, detached in self.detached.items():
             previous = detached.lane.previous
-            if (
-                key not in self._pending
-                and detached.synced
-                and previous is not None
-                and detached.first <= previous
-            ):
-                lane = self._fed(key)
-                if lane is not None:
-                    yield key, lane
+            waits = detached.synced and previous is not None and detached.first <= previous
+            if waits and key not in self._pending and (lane := self._fed(key)) is not None:
+                yield key, lane
 
     # Detaching
 
@@ -278,7 +276,7 @@ class Partition:
         """The lane store has answered a reset: a cursor may feed the lane from there."""
         key = key_of(reply.lane)
         self.answered(reply, now)
-        if not reply.damaged:
+        if key not in self.needs:
             self.detached[key].synced = True
             del self._unsynced[key]
 
