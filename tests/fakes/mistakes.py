@@ -13,7 +13,7 @@ from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.offsets import Partition
 from pipeline.consumer import Outcome
-from pipeline.lanes.claim import ClaimedLane, Finished
+from pipeline.lanes.claim import ClaimedLane
 from pipeline.ports import Append, Appended, DetachedRow, News, Tenure
 from tests.fakes.books import MemoryBooks
 from tests.fakes.lane_store import MemoryLane, MemoryLaneStore
@@ -133,13 +133,6 @@ def of_any_token(method: Callable[..., Any], lanes: MemoryLaneStore, name: str, 
     return name in lanes.lanes
 
 
-def with_a_lease_of_its_own(
-    method: Callable[..., Any], lanes: MemoryLaneStore, finished: Finished, jitter: float
-) -> int:
-    lanes.leases.setdefault(finished.claim.token, lanes.now)
-    return method(lanes, finished, jitter)  # type: ignore[no-any-return]
-
-
 def as_a_failure(
     method: Callable[..., Any], lanes: MemoryLaneStore, claimed: ClaimedLane, outcome: Outcome, *, alone: bool
 ) -> None:
@@ -184,7 +177,6 @@ MISTAKES: Sequence[Mistake] = [
     Mistake("an event must follow the one before it", MemoryLaneStore, "_add", without_previous),
     Mistake("an event is for one incarnation", MemoryLane, "meant", whichever_it_is),
     Mistake("a claim without lease is void", MemoryLaneStore, "_extend", keeping_the_claim),
-    Mistake("a turn's outcome needs its lease", MemoryLaneStore, "_finish", with_a_lease_of_its_own),
     Mistake("a turn's outcome needs its token", MemoryLaneStore, "_holds", of_any_token),
     Mistake("a claimed lane is not due", MemoryLaneStore, "_mark", still_due),
     Mistake("a sink that is away counts against nobody", MemoryLaneStore, "_settle", as_a_failure),

@@ -94,19 +94,61 @@ def test_every_promise_holds_whatever_dies(number: int) -> None:
         raise Broken("\n".join([str(broken_by(World, history)), *map(str, history)]))
 
 
-@pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.mechanism for mistake in MISTAKES])
-def test_a_missing_mechanism_is_found(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
-    mistake.plant(monkeypatch)
-    assert any(explore(number) for number in range(4))
-
-
-# Too rare for a few thousand random histories: written down as they were found.
-
-
 def history(*actions: tuple[Any, ...]) -> list[Action]:
     return [Action(name, tuple(arguments)) for name, *arguments in actions]
 
 
+_REWOUND = history(
+    ("append", "s.acme", "event", 4),
+    ("run_bridge", 0),
+    ("pass_time", 300),
+    ("run_bridge", 0),
+    ("work", 2),
+    ("pass_time", 50),
+    ("work", 2),
+    ("work", 2),
+    ("ask", "rewind", "s.acme", 4),
+    ("pass_time", 50),
+    ("save_store",),
+    ("pass_time", 600),
+    ("run_bridge", 0),
+    ("run_bridge", 0),
+    ("restore_store",),
+)
+# Found by one in about a thousand random histories, and cut down: these are played instead of looking for another.
+RARE = {
+    "writes are fenced": history(
+        ("run_bridge", 0),
+        ("arm", 0, "overtaken", "commit"),
+        ("arm", 0, "late", "detach"),
+        ("append", "acme", "event", 5),
+        ("run_bridge", 0),
+        ("run_bridge", 0),
+        ("run_bridge", 0),
+    ),
+    "an acknowledgement counts for its own incarnation": _REWOUND,
+    "an event is for one incarnation": _REWOUND,
+    "a take-over opens the rows": history(
+        ("append", "7", "event", 1),
+        ("ask", "rewind", "7", 7),
+        ("run_bridge", 0),
+        ("pass_time", 600),
+        ("run_bridge", 0),
+        ("append", "7", "event", 2),
+        ("lose_store",),
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.mechanism for mistake in MISTAKES])
+def test_a_missing_mechanism_is_found(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rare = RARE.get(mistake.mechanism)
+    assert rare is None or broken_by(World, rare) is None
+    mistake.plant(monkeypatch)
+    assert any(explore(number) for number in range(4)) if rare is None else broken_by(World, rare)
+
+
+# Too rare for a few thousand random histories: written down as it was found.
 def test_a_commit_that_arrives_late_passes_nothing_that_was_handed_over_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
