@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from pipeline.bridge import progress
@@ -19,6 +20,7 @@ from pipeline.control import requests
 from pipeline.errors import PipelineError
 
 _GLANCE, _LOOK = 0.05, 1.0  # seconds between two rounds, and between two looks at the sink
+_AGAIN = 2.0  # seconds until a fault that found nobody strikes
 _ENDS = 3.0  # seconds a process has to end when all is told
 BRIDGES, WORKERS = 2, 2
 
@@ -121,7 +123,9 @@ class Run:
     def _strike(self, strike: Strike) -> None:
         try:
             whom = self._plan.faults[strike.fault].strike(self._field, Random(strike.seed))
-        except (NotNow, PipelineError):  # what it needs is away itself
+        except (NotNow, PipelineError):  # what it needs is away itself: a little later
+            if self._now + _AGAIN < self._plan.seconds:
+                insort(self._strikes, replace(strike, at=self._now + _AGAIN), key=lambda one: one.at)
             return
         self._struck.append(Struck(round(self._now, 2), strike.fault, whom, None))
         self._before.append(dict(self._load.acknowledged))
