@@ -55,9 +55,9 @@ def amnesia(field: Field, dice: Random) -> str:
     """A part of the keys, or of their fields, is gone: lanes with events and idle ones, claims, marks, anything."""
     client, share = field.site.redis, dice.choice((0.002, 0.01, 0.05, 0.3))
     keys = sorted(client.scan_iter(match=f"{field.site.consumer}:{field.site.consumer}*", count=1000))
-    gone = [key for key in keys if dice.random() < share]
-    if not gone:
+    if not keys:
         raise NotNow
+    gone = [key for key in keys if dice.random() < share] or [dice.choice(keys)]
     if dice.random() < 0.5:
         client.unlink(*gone)
         return f"{len(gone)} of {len(keys)} keys"
