@@ -32,6 +32,7 @@ test: up ## every gate: ruff, mypy, import-linter, all tests
 
 soak: up ## the long chaos and property runs
 	SOAK=1 $(BIN)/pytest --hypothesis-profile=soak tests/properties tests/acceptance
+	SOAK=1 $(BIN)/pytest -m soak tests/integration
 
 down: ## stop every process of this clone, keep its data
 	@test ! -x $(BIN)/python || $(BIN)/python -m devstack down

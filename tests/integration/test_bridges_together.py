@@ -50,6 +50,7 @@ def fences(bridged: Bridged) -> list[int]:
     return [fence for (fence,) in found]
 
 
+@pytest.mark.soak
 def test_bridges_that_join_leave_die_and_stand_still_lose_nothing_and_keep_order(bridged: Bridged) -> None:
     # Mutant: what was taken away is still held (Holdings.reassign without revoked) and ADD does not look at fences.
     delivered: list[tuple[str, int]] = []

@@ -144,11 +144,11 @@ def test_a_merchant_over_its_budget_holds_neither_its_partition_nor_the_committe
     "point",
     [
         "bridge.fenced",
-        "bridge.detaching",
+        pytest.param("bridge.detaching", marks=pytest.mark.soak),
         "bridge.detached",
-        "bridge.reset",
+        pytest.param("bridge.reset", marks=pytest.mark.soak),
         "bridge.handed_over",
-        "bridge.closed",
+        pytest.param("bridge.closed", marks=pytest.mark.soak),
     ],
 )
 def test_a_bridge_killed_while_it_detaches_loses_nothing(narrow: Bridged, point: str) -> None:
@@ -271,6 +271,7 @@ def test_a_damaged_lane_is_read_again_by_itself(bridged: Bridged) -> None:
         require_all(delivered, merchant, 25)
 
 
+@pytest.mark.soak
 def test_rows_of_snapshots_that_detached_lanes_have_left_throttle_relays_unless_a_person_holds_them(
     narrow: Bridged,
 ) -> None:
