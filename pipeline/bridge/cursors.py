@@ -19,10 +19,8 @@ from pipeline.bridge.pending import grouped
 from pipeline.errors import PositionLostError, TransientError
 from pipeline.ports import Record, Rereader
 
-_NEAR, _PATIENCE = (
-    2000,
-    0.02,
-)  # records behind the live reader from which a cursor waits for its next ones, and how long
+_NEAR = 2000  # records behind the live reader, from which a cursor waits for its next ones
+_PATIENCE = 0.02  # seconds
 
 _log = structlog.get_logger()
 

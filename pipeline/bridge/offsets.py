@@ -18,7 +18,8 @@ class Partition:
 
     `number` is numbered through topics of so many `partitions`: those beyond hold the rows that snapshots read. A lane is
     fed by the live reader, or it is detached and open (its ``until`` is None): passed over by it. No lane may be handed over
-    below ``may_be_committed``: when that commit arrives, its row must speak for what is passed."""
+    below ``may_be_committed``: when that commit arrives, its row must speak for what is passed.
+    """
 
     def __init__(
         self,
