@@ -57,12 +57,14 @@ def passed(database: ControlDatabase, consumer: str, passages: Sequence[Passage]
 
 
 def wait(database: ControlDatabase, hold: Hold, passages: Sequence[Passage]) -> None:
-    """The offsets of a partition are committed past these sweeps, which its detached lanes have not reached."""
+    """The offsets of a partition are committed past these sweeps, which its detached lanes have not reached.
+
+    One that was passed by then does not wait: a transaction without an answer may arrive behind the passage.
+    """
     with held(database, hold) as connection, connection.cursor() as cursor:
         _store(cursor, passages)
         cursor.executemany(
-            "INSERT INTO sweep_waits (consumer, sweep, topic, partition, record_offset)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            _WAIT,
             [_place(hold.consumer, one) for one in passages],
         )
 
@@ -185,6 +187,13 @@ def _places(consumer: str, topics: Sequence[Topic]) -> dict[str, Any]:
     }
 
 
+_WAIT = """
+WITH place (consumer, sweep, topic, partition, record_offset) AS (VALUES (%s, %s, %s, %s::integer, %s::bigint))
+INSERT INTO sweep_waits (consumer, sweep, topic, partition, record_offset)
+SELECT place.* FROM place LEFT JOIN sweep_passages AS passage USING (consumer, sweep, topic, partition)
+ WHERE passage.sweep IS NULL
+    ON CONFLICT DO NOTHING
+"""
 _PASSED = """
   FROM sweeps JOIN sweep_passages AS passage ON passage.sweep = sweeps.id
   JOIN unnest(%(topics)s::text[], %(partitions)s::integer[]) AS place (topic, partitions)

@@ -316,6 +316,14 @@ def test_a_sweep_published_twice_waits_twice(lab: BooksLab) -> None:
     assert lab.passed() == {(record(5).sweep.id, CHANGES, 5)}
 
 
+def test_a_sweep_that_was_passed_does_not_begin_to_wait(lab: BooksLab) -> None:
+    # A transaction without an answer that arrives late. Mutant: without the look at what was passed.
+    books, fence = lab.books, held(lab)
+    books.pass_sweeps([record(5)])
+    books.wait_sweeps(CHANGES, fence, [record(5), record(7, 2)])
+    assert list(books.waiting_sweeps(CHANGES)) == [record(7, 2)]
+
+
 # What only the control database can show.
 
 

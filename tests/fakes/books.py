@@ -132,7 +132,8 @@ class MemoryBooks:
         self.require(partition, fence)
         waits = self.waits.setdefault(partition, {})
         for record in records:
-            waits.setdefault(record.offset, record)
+            if record.offset not in self.passed.get(partition, {}):
+                waits.setdefault(record.offset, record)
 
     def waiting_sweeps(self, partition: int) -> Sequence[SweepRecord]:
         """See Books."""

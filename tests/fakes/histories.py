@@ -32,6 +32,7 @@ _FAULTS = {
     "arm": 6.0,
     "kill_bridge": 0.5,
     "kill_worker": 1.0,
+    "set_group": 0.3,
     "rebalance": 1.5,
     "deliver_late": 3.0,
     "fill_store": 0.4,
@@ -131,6 +132,9 @@ class Mix:
 
     def kill_worker(self, random: Random) -> Iterator[Action]:
         yield Action("kill_worker", (random.randrange(WORKERS),))
+
+    def set_group(self, random: Random) -> Iterator[Action]:
+        yield Action("set_group", (random.choice((1, 2, 4, 8)),))
 
     def wait(self, random: Random) -> Iterator[Action]:
         yield Action("pass_time", (random.choice((1000, 3000)),))

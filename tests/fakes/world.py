@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pipeline.bridge.backpressure import Flow
@@ -370,6 +370,10 @@ class World:
                 self._blame.add(names[outcome.merchant])
             elif outcome.kind == "unavailable" and len(names) == 1:
                 self._blame.take_back(names[outcome.merchant])
+
+    def set_group(self, group: int) -> None:
+        """From now on a turn has so many lanes at most."""
+        self.store.limits = replace(self.store.limits, group=group, events=max(3, group))
 
     def kill_worker(self, slot: int) -> None:
         """Kill a worker: its lease goes on until it ends."""

@@ -24,8 +24,8 @@ from tests.fakes.mistakes import MISTAKES, Mistake
 from tests.fakes.promises import Broken
 from tests.fakes.world import World
 
-HISTORIES, ROUNDS = 500, 200 if os.environ.get("SOAK") else 5
-STRETCHES, LENGTH = 6, 14
+HISTORIES, ROUNDS = 500, 200 if os.environ.get("SOAK") else 10
+STRETCHES, LENGTH = 6, 12
 _numbers = st.integers(0, 2**24 - 1)  # wider ranges are drawn with a preference for small numbers
 
 
@@ -115,6 +115,8 @@ _REWOUND = history(
     ("run_bridge", 0),
     ("restore_store",),
 )
+_BOTH = (("run_bridge", 0), ("run_bridge", 1))
+_AWAY = (("pass_time", 2000), ("work", 0), ("work", 0, "unavailable"), ("work", 0))
 # Found by one in about a thousand random histories, and cut down: these are played instead of looking for another.
 RARE = {
     "writes are fenced": history(
@@ -128,6 +130,45 @@ RARE = {
     ),
     "an acknowledgement counts for its own incarnation": _REWOUND,
     "an event is for one incarnation": _REWOUND,
+    "a sink that is away counts against nobody": history(
+        *_BOTH,
+        ("append", "acme"),
+        *_BOTH,
+        ("work", 1),
+        ("append", "12"),
+        *_BOTH,
+        ("work", 2),
+        ("append", "7"),
+        *_BOTH,
+        *_AWAY,
+        ("work", 1),
+        ("work", 1),
+        *_AWAY,
+        ("work", 2),
+        ("work", 2),
+        *_AWAY,
+    ),
+    "what a turn of several fails at counts against none of them": history(
+        ("set_group", 8),
+        *_BOTH,
+        ("append", "s.acme"),
+        *_BOTH,
+        ("work", 1),
+        ("append", "s.12"),
+        *_BOTH,
+        ("work", 2),
+        ("poison_lane", "6", "raises"),
+        *(("append", lane) for lane in ("6", "7", "12", "acme")),
+        *_BOTH,
+        ("turn", 0),
+        ("work", 1),
+        ("work", 1),
+        ("pass_time", 2000),
+        ("turn", 0),
+        ("work", 2),
+        ("work", 2),
+        *((("pass_time", 2000), ("turn", 0)) * 3),
+    ),
     "a take-over opens the rows": history(
         ("append", "7", "event", 1),
         ("ask", "rewind", "7", 7),
