@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kafka import KafkaConsumer
+
+_GATHERING: Mapping[str, int] = {"fetch_min_bytes": 256 * 1024, "fetch_max_wait_ms": 6}
 
 
 class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
@@ -17,3 +20,12 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
             if hasattr(self, "_client"):
                 self._client.close()
             raise
+        self._patiently = {name: self._fetcher.config[name] for name in _GATHERING}
+
+    def gather(self, *, gathering: bool) -> None:
+        """Let the broker hold the next fetches for a moment, so that each brings what comes together; or not any more.
+
+        While records come one by one, a fetch that does not wait brings just the first, and those behind it wait for the
+        next but one.
+        """
+        self._fetcher.config.update(_GATHERING if gathering else self._patiently)

@@ -20,6 +20,7 @@ from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.commits import Commits
 from pipeline.bridge.detaching import Detaching
 from pipeline.bridge.doubles import Doubles
+from pipeline.bridge.hearing import Hearing
 from pipeline.bridge.holdings import Holdings
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pace import Step
@@ -29,12 +30,12 @@ from pipeline.ports import Books, LaneStore, Offsets, Polled, RecordSource, Rere
 from pipeline.telemetry import Metrics
 
 POLL_SECONDS = 0.1
-ROUND_SECONDS = 0.01  # from start to start: a round with ten records costs little more than one with one
+ROUND_SECONDS = 0.005  # from start to start, at least; while records come, the broker sets the pace
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
 LONGEST_UNASKED = 30.0  # nothing is lost by it, and a database that is silent keeps everybody waiting
 OVERDUE_AFTER = 10.0
-_NEWS, _CHECKS = 1000, 1000
+_CHECKS = 1000
 
 _log = structlog.get_logger()
 
@@ -71,8 +72,9 @@ class Dispatcher:
         self._records = self._set_aside_count = self._sweeps = 0
         self._lag = self._snapshot_lag = 0
         self._commits = Commits(offsets, clock)
+        self._hearing = Hearing(self._holdings, HEAR_EVERY)
         self._last_words = (
-            Step(self._hear),
+            Step(self._hearing.all),
             Step(self._pass),
             Step(self._detaching.keep_books),
             Step(self._commit),
@@ -83,7 +85,7 @@ class Dispatcher:
             Step(self._detaching.detach),
             Step(self._append),
             Step(self._feed),
-            Step(self._hear, HEAR_EVERY),
+            Step(self._hearing.some),
             Step(self._check, CHECK_EVERY),
             Step(self._detaching.look_for_slow, SLOW_EVERY),
             Step(self._pass),
@@ -109,10 +111,15 @@ class Dispatcher:
         self._holdings.reassign(polled.revoked, polled.assigned)
         self._commits.forget(polled.revoked | polled.assigned)
         self._receive(polled)
-        for step in self._steps:
+        for step in self._steps if not polled.records else self._short_steps():
             self._attempt(step)
         self._adjust_flow()
         return bool(polled.records)
+
+    def _short_steps(self) -> list[Step]:
+        """What each round does, and of the rest what is due for longest: other records wait for the end of this round."""
+        first = min((step for step in self._steps if step.every), key=lambda step: step.due)
+        return [step for step in self._steps if not step.every or step is first]
 
     @property
     def _held(self) -> dict[int, Partition]:
@@ -220,11 +227,14 @@ class Dispatcher:
             partition.aside.strange = []
 
     def _append(self) -> None:
-        """Append all that was read, for all lanes of a kind in one call: changes, then rows of snapshots."""
+        """Append all that was read, for all lanes of a kind in a call or two: changes, then rows of snapshots.
+
+        Lanes that got little go ahead: workers have their turns while the long runs are appended.
+        """
         for snapshots in (False, True):
             kind = [held for held in self._held.values() if held.snapshot is snapshots]
-            if appends := [append for held in kind for append in held.appends()]:
-                self._holdings.add(appends)
+            appends = [append for held in kind for append in held.appends()]
+            self._holdings.add_short_first(appends)
 
     def _feed(self) -> None:
         self._detaching.feed(frozenset(self._held) if self._consumer_paused else self._paused)
@@ -235,16 +245,6 @@ class Dispatcher:
         for partition in self._held.copy().values():
             if overdue := partition.overdue(now, OVERDUE_AFTER, _CHECKS):
                 self._holdings.add(overdue)
-
-    def _hear(self) -> None:
-        """Fetch what sinks have accepted since."""
-        for partition in self._held.values():
-            more = bool(partition.pending_lanes or partition.detached)
-            while more:
-                news = self._store.acknowledged(self._holdings.epoch, partition.number, _NEWS)
-                for one in news:
-                    partition.accept(one)
-                more = len(news) == _NEWS
 
     def _pass(self) -> None:
         """Record sweeps before which everything is done; only then are they done themselves."""

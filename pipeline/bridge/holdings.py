@@ -11,6 +11,8 @@ from pipeline.errors import PipelineError
 from pipeline.failpoints import passes
 from pipeline.ports import Append, LaneStore
 
+_SHORT = 100  # records of a lane
+
 _log = structlog.get_logger()
 
 
@@ -50,6 +52,12 @@ class Holdings:
         """Forget everything, also which lane store it was."""
         self._epoch = None
         self.lose(list(self.partitions), reason)
+
+    def add_short_first(self, appends: Sequence[Append]) -> None:
+        """Append in a call or two: what is short does not wait until a long run is appended."""
+        for is_long in (False, True):
+            if some := [one for one in appends if (len(one.offsets) > _SHORT) is is_long]:
+                self.add(some)
 
     def add(self, appends: Sequence[Append]) -> None:
         """Append to lanes and take to heart what they answer."""

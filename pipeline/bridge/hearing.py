@@ -1,0 +1,45 @@
+"""Hears what sinks have accepted: of every partition in its time, of a few in each round, so that none takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from pipeline.bridge.holdings import Holdings
+from pipeline.bridge.offsets import Partition
+
+_NEWS = 1000
+
+
+class Hearing:
+    """Of every partition that is held, about every `every` seconds."""
+
+    def __init__(self, holdings: Holdings, every: float) -> None:
+        self._holdings = holdings
+        self._every = every
+        self._asked_at = holdings.clock()
+        self._heard_at: dict[int, float] = {}
+
+    def some(self) -> None:
+        """Those whose time it is; as many as the time since the last call is worth."""
+        now, held = self._holdings.clock(), self._holdings.partitions
+        share = ceil(len(held) * (now - self._asked_at) / self._every)
+        self._asked_at = now
+        self._heard_at = {number: self._heard_at.get(number, 0.0) for number in held}
+        due = sorted((at, number) for number, at in self._heard_at.items() if at <= now - self._every)
+        for _, number in due[:share]:
+            self._hear([held[number]])
+            self._heard_at[number] = now
+
+    def all(self) -> None:
+        """All of them."""
+        self._hear(self._holdings.partitions.values())
+
+    def _hear(self, partitions: Iterable[Partition]) -> None:
+        for partition in partitions:
+            more = bool(partition.pending_lanes or partition.detached)
+            while more:
+                news = self._holdings.store.acknowledged(self._holdings.epoch, partition.number, _NEWS)
+                for one in news:
+                    partition.accept(one)
+                more = len(news) == _NEWS

@@ -1,0 +1,107 @@
+"""How much one fetch of a bridge brings, and how long the broker holds it, on the real broker."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+
+from devstack.process import wait_until
+from pipeline.bridge.client import Client
+from pipeline.bridge.client_settings import READING
+
+pytestmark = pytest.mark.integration
+BUSY, OTHER = 0, 1
+LARGE = 10_000  # bytes of a record
+
+
+class Reader:
+    """A client of two partitions from their start; each poll's records, by partition."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        places = [TopicPartition(topic, partition) for partition in (BUSY, OTHER)]
+        self.client = Client(bootstrap_servers=bootstrap, group_id=topic, **READING)
+        self.client.assign(places)
+        for place in places:
+            self.client.seek(place, 0)
+        self.polls: list[dict[int, int]] = []
+
+    def poll(self) -> bool:
+        """One poll; True when it brought records."""
+        found = {place.partition: len(batch) for place, batch in self.client.poll(200).items()}
+        if found:
+            self.polls.append(found)
+        return bool(found)
+
+    def got(self, partition: int) -> int:
+        return sum(found.get(partition, 0) for found in self.polls)
+
+
+@contextmanager
+def reading(bootstrap: str, topic: str) -> Iterator[Reader]:
+    reader = Reader(bootstrap, topic)
+    try:
+        yield reader
+    finally:
+        reader.client.close(autocommit=False)
+
+
+@pytest.fixture
+def producer(kafka_bootstrap: str) -> Iterator[KafkaProducer]:
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+    yield producer
+    producer.close()
+
+
+def test_a_backlog_comes_in_pieces_that_keep_no_other_partition_waiting_for_long(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str], producer: KafkaProducer
+) -> None:
+    # Mutant: max_partition_fetch_bytes of 1 MiB.
+    topic = kafka_topic(2)
+    for _ in range(300):
+        producer.send(topic, b"x" * LARGE, partition=BUSY)
+    producer.flush(20)
+    with reading(kafka_bootstrap, topic) as reader:
+        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 300, 20, pause=0)
+        assert max(found[BUSY] for found in reader.polls) <= 256 * 1024 // LARGE + 1
+
+
+def test_a_batch_larger_than_a_fetch_is_read_in_every_partition(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    # Such a batch comes whole, of one partition in each fetch; the broker begins with another each time.
+    topic = kafka_topic(2)
+    batches = KafkaProducer(bootstrap_servers=kafka_bootstrap, linger_ms=1000, batch_size=900_000)
+    for _ in range(320):
+        for partition in (BUSY, OTHER):
+            batches.send(topic, b"x" * LARGE, partition=partition)
+    batches.flush(20)
+    batches.close()
+    with reading(kafka_bootstrap, topic) as reader:
+        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == reader.got(OTHER) == 320, 20, pause=0)
+        assert max(sum(found.values()) for found in reader.polls) > 256 * 1024 // LARGE + 1
+
+
+def test_a_client_that_gathers_lets_the_broker_wait_for_more(
+    kafka_bootstrap: str,
+    kafka_topic: Callable[..., str],
+    producer: KafkaProducer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Mutant: gather() that changes nothing: the first record comes alone.
+    topic = kafka_topic(2)
+    monkeypatch.setattr(
+        "pipeline.bridge.client._GATHERING", {"fetch_min_bytes": 1000, "fetch_max_wait_ms": 20_000}
+    )
+    with reading(kafka_bootstrap, topic) as reader:
+        reader.client.gather(gathering=True)
+        reader.poll()
+        for _ in range(20):
+            producer.send(topic, b"x" * 100, partition=BUSY).get(10)
+        assert wait_until(reader.poll, 20, pause=0)
+        assert reader.got(BUSY) > 1
+        reader.client.gather(gathering=False)  # one fetch is under way yet, with what it was sent with
+        producer.send(topic, b"x" * 2000, partition=BUSY).get(10)
+        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 21, 20, pause=0)
+        producer.send(topic, b"x", partition=BUSY).get(10)
+        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 22, 10, pause=0)
