@@ -36,6 +36,13 @@ settings.register_profile("soak", settings.get_profile("shared"), max_examples=2
 settings.load_profile("shared")
 
 REPO = Path(__file__).resolve().parent.parent
+_LONGEST_FIRST = ("acceptance", "integration", "contract", "properties", "architecture", "unit")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin first, so that two processes end together; the order within is drawn."""
+    items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(REPO / "tests").parts[0]))
 
 
 @dataclass(frozen=True, slots=True)
