@@ -41,8 +41,11 @@ _LONGEST_FIRST = ("acceptance", "integration", "contract", "properties", "archit
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that two processes end together; the order within is drawn."""
-    items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(REPO / "tests").parts[0]))
+    """What takes long begins first. Of two test processes one takes all of acceptance, whose stacks would crowd each other."""
+    kinds = {item: item.path.relative_to(REPO / "tests").parts[0] for item in items}
+    items.sort(key=lambda item: _LONGEST_FIRST.index(kinds[item]))
+    for item, kind in kinds.items():
+        item.add_marker(pytest.mark.xdist_group(kind if kind == "acceptance" else str(item.path)))
 
 
 @dataclass(frozen=True, slots=True)
