@@ -39,13 +39,20 @@ REPO = Path(__file__).resolve().parent.parent
 _LONGEST_FIRST = ("acceptance", "integration", "contract", "properties", "architecture", "unit")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Of two test processes one takes all of acceptance: two stacks of all processes would crowd each other."""
+    kind = _kind(item)
+    item.add_marker(pytest.mark.xdist_group(kind if kind == "acceptance" else str(item.path)))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first. Of two test processes one takes all of acceptance, whose stacks would crowd each other."""
-    kinds = {item: item.path.relative_to(REPO / "tests").parts[0] for item in items}
-    items.sort(key=lambda item: _LONGEST_FIRST.index(kinds[item]))
-    for item, kind in kinds.items():
-        item.add_marker(pytest.mark.xdist_group(kind if kind == "acceptance" else str(item.path)))
+    """What takes long begins first; the order within is drawn."""
+    items.sort(key=lambda item: _LONGEST_FIRST.index(_kind(item)))
+
+
+def _kind(item: pytest.Item) -> str:
+    return item.path.relative_to(REPO / "tests").parts[0]
 
 
 @dataclass(frozen=True, slots=True)
