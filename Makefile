@@ -27,7 +27,7 @@ test: up ## every gate: ruff, mypy, import-linter, all tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not soak" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -m "not soak" -n 2 --no-loadscope-reorder
 
 soak: up ## the long chaos and property runs
 	SOAK=1 $(BIN)/pytest --hypothesis-profile=soak tests/properties tests/acceptance

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import boto3
@@ -22,6 +22,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from psycopg import sql
 from redis import Redis
 from redshift_connector.core import Connection
+from xdist.scheduler import LoadScopeScheduling
 
 from devstack import dotenv
 from devstack.postgres import create_database, drop_database
@@ -39,20 +40,24 @@ REPO = Path(__file__).resolve().parent.parent
 _LONGEST_FIRST = ("acceptance", "integration", "contract", "properties", "architecture", "unit")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Of two test processes one takes all of acceptance: two stacks of all processes would crowd each other."""
-    kind = _kind(item)
-    item.add_marker(pytest.mark.xdist_group(kind if kind == "acceptance" else str(item.path)))
+class _TwoProcesses(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
+    """Gives files to test processes, and all of acceptance to one: two stacks of all processes would crowd each other."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "acceptance" if file.startswith("tests/acceptance/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """With ``-n``."""
+    return _TwoProcesses(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long begins first; the order within is drawn."""
-    items.sort(key=lambda item: _LONGEST_FIRST.index(_kind(item)))
-
-
-def _kind(item: pytest.Item) -> str:
-    return item.path.relative_to(REPO / "tests").parts[0]
+    tests = REPO / "tests"
+    items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(tests).parts[0]))
 
 
 @dataclass(frozen=True, slots=True)
