@@ -8,5 +8,6 @@ everything live; a sweep is passed once all that stands before it in its partiti
 
 ``dispatcher`` is the loop, on the ports; ``offsets``, ``pending``, ``commits`` and ``backpressure`` are its arithmetic;
 ``topics`` numbers partitions; ``consumer`` reads them as a member of the group, ``reread`` beside it, ``copied`` from what
-``copying`` has copied before its retention was over; ``bookkeeping`` writes to the control database; ``start`` decides where a new consumer begins; ``progress`` tells how far one has come.
+``copying`` has copied before its retention was over; ``bookkeeping`` writes to the control database; ``start`` decides where a new consumer begins, ``identity`` whether its topics
+are still the same; ``progress`` tells how far one has come.
 """

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+from uuid import UUID
 
 from kafka import KafkaConsumer
+
+from pipeline.control.identities import Identity
 
 _GATHERING: Mapping[str, int] = {"fetch_min_bytes": 256 * 1024, "fetch_max_wait_ms": 6}
 
@@ -29,3 +32,18 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
         next but one.
         """
         self._fetcher.config.update(_GATHERING if gathering else self._patiently)
+
+    def identities(self, topics: Iterable[str]) -> dict[str, Identity]:
+        """Who these topics are by the newest metadata that the client has; those that it does not know are left out."""
+        cluster = self._cluster
+        counts = {topic: cluster.partitions_for_topic(topic) for topic in topics}
+        return {
+            topic: Identity(cluster.cluster_id, _told(cluster.topic_id(topic)))
+            for topic, known in counts.items()
+            if known
+        }
+
+
+def _told(id_: UUID | None) -> str | None:
+    """Brokers that know of no ids send zero."""
+    return str(id_) if id_ is not None and id_.int else None

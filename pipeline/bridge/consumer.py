@@ -16,6 +16,7 @@ from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING, membership
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
+from pipeline.bridge.identity import KnownTopics
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
@@ -66,6 +67,7 @@ class GroupMember:
     """One member of a consumer's group: a RecordSource and its Offsets, partitions numbered through `topics`.
 
     A partition that should move and does not for 30 s is taken for a stall of the client: the client is replaced.
+    `known`: the topics that its offsets belong to; PositionLostError from a poll when others have their names by now.
     `instance`: a name under which a member that comes back within 30 s has the partitions that it had; PermanentError
     from a commit when another process has joined under it.
     """
@@ -76,6 +78,7 @@ class GroupMember:
         topics: Topics,
         group: str,
         *,
+        known: KnownTopics | None = None,
         instance: str | None = None,
         security: KafkaSecurity = PLAINTEXT,
         options: Mapping[str, Any] = READING,
@@ -83,6 +86,7 @@ class GroupMember:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topics = topics
+        self._known = known
         self._options = {
             "bootstrap_servers": bootstrap,
             "group_id": group,
@@ -119,11 +123,17 @@ class GroupMember:
             with translated():
                 found = self._consumer.poll(timeout_ms=int(patience * 1000))
         except PositionLostError as error:
+            self._require_same()
             raise self._explained(error) from error
+        self._require_same()
         self._flows = bool(found)
         assigned, revoked = self._changes.take()
         records: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
         return Polled(records, assigned, revoked)
+
+    def _require_same(self) -> None:
+        if self._known is not None:
+            self._known.require(self._consumer.identities(self._topics.names))
 
     def position(self, partition: int) -> int:
         """See RecordSource; TransientError when the partition has just been taken away."""

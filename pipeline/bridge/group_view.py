@@ -11,6 +11,7 @@ from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.topics import Topics
+from pipeline.control.identities import Identity
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed
 
@@ -42,6 +43,12 @@ class GroupView:
         with translated():
             self._consumer.topics()
             return {name: len(self._consumer.partitions_for_topic(name) or ()) for name in self._topics.names}
+
+    def identities(self) -> dict[str, Identity]:
+        """Who the topics are that exist."""
+        with translated():
+            self._consumer.topics()
+            return self._consumer.identities(self._topics.names)
 
     def beginnings(self) -> dict[int, int]:
         """The first offset of each partition that still exists."""

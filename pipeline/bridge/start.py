@@ -7,11 +7,14 @@ bridge) has lost its place: beginning anew by itself would lose or repeat events
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.identity import KnownTopics
 from pipeline.bridge.topics import Place, Topics
-from pipeline.control import actions, detached, fences, sweeps
+from pipeline.control import actions, detached, fences, identities, sweeps
 from pipeline.control.database import ControlDatabase
+from pipeline.control.identities import Identities
 from pipeline.errors import FencedError, PermanentError, PositionLostError
 from pipeline.settings import Settings
 
@@ -21,8 +24,10 @@ def group_of(settings: Settings, consumer: str) -> str:
     return f"{settings.deployment}-{consumer}"
 
 
-def ensure_started(database: ControlDatabase, settings: Settings, consumer: str) -> None:
+def ensure_started(database: ControlDatabase, settings: Settings, consumer: str) -> KnownTopics:
     """Give every partition a committed offset at the consumer's first start; refuse when one was lost since.
+
+    Returns which topics its offsets belong to; PositionLostError when those of these names are others.
 
     A consumer that has started without snapshots and takes them now reads their topic from its beginning, and runs the
     sweeps that it has run again: rows that lie before them in that topic come after them. PositionLostError also when
@@ -37,6 +42,9 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
     view = GroupView(environment.kafka_bootstrap_servers, topics, group, environment.kafka_security)
     try:
         _require_partitions(view, topics)
+        found = view.identities()
+        known = KnownTopics(consumer, identities.note(database, consumer, found))
+        known.require(found)
         started = [
             name for name in topics.names if actions.recorded(database, "start", _subject(group, name))
         ]
@@ -51,11 +59,30 @@ def ensure_started(database: ControlDatabase, settings: Settings, consumer: str)
         for name in topics.names:
             if name not in started:
                 subject = _subject(group, name)
-                actions.record(
-                    database, actor="bridge", verb="start", subject=subject, details={"start": start}
-                )
+                details = {"start": start, "topic": str(known.identities[name])}
+                actions.record(database, actor="bridge", verb="start", subject=subject, details=details)
+        return known
     finally:
         view.close()
+
+
+def start_over(settings: Settings, consumer: str) -> Identities:
+    """Commit the first offset that each partition has now; returns which topics these are. FencedError while bridges run."""
+    topics, group = Topics.of(settings, consumer), group_of(settings, consumer)
+    environment = settings.environment
+    with closing(
+        GroupView(environment.kafka_bootstrap_servers, topics, group, environment.kafka_security)
+    ) as view:
+        _require_partitions(view, topics)
+        found = view.identities()
+        try:
+            view.commit(view.beginnings())
+        except FencedError as error:
+            raise FencedError(
+                f"group {group} has members: bridges of {consumer} run",
+                hint="stop all of them; Kafka counts one that was killed for up to 30 s more",
+            ) from error
+    return found
 
 
 def _subject(group: str, topic: str) -> str:
@@ -104,7 +131,7 @@ def _require_detached_within(
     if beyond := detached.beyond(database, consumer, ends):
         raise PositionLostError(
             f"{beyond} detached lanes of {consumer} stand beyond the end of their partition: its topic was made anew",
-            hint="what they had left is gone with it: see Position lost in the runbook",
+            hint="what they had left is gone with it: see Topic made anew in the runbook",
         )
 
 

@@ -73,7 +73,7 @@ def run(settings: Settings, consumer: str, stop: threading.Event, instance: str 
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     require_migrated(database)
     client = connect(settings.environment.redis_url.get_secret_value())
-    ensure_started(database, settings, consumer)
+    known = ensure_started(database, settings, consumer)
     require_fit(
         settings.environment.kafka_bootstrap_servers,
         Topics.of(settings, consumer).names,
@@ -84,6 +84,7 @@ def run(settings: Settings, consumer: str, stop: threading.Event, instance: str 
         settings.environment.kafka_bootstrap_servers,
         Topics.of(settings, consumer),
         group_of(settings, consumer),
+        known=known,
         instance=instance,
         security=settings.environment.kafka_security,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipeline.cli.lanes_anew import start_over
 from pipeline.cli.lanes_ask import pause, release, resume, resync, withdraw
 from pipeline.cli.lanes_list import list_
 from pipeline.cli.lanes_moves import rewind, skip
@@ -27,6 +28,7 @@ def lanes() -> None:
       pipeline lanes skip search 42 --reason "…"      that event can never be accepted
       pipeline lanes pause search 42 --reason "…"     stop deliveries to this merchant now
       pipeline lanes rewind search 42 --to TIME …     deliver again what came since then
+      pipeline lanes start-over search --reason "…"   its topics were made anew
 
     Everything that changes a lane needs --reason, tells with --dry-run what it would do, and is carried out by the
     bridge that holds the merchant's partition, in about a second. What was done stays in the record of actions.
@@ -40,5 +42,5 @@ def lanes() -> None:
     """
 
 
-for command in (list_, show, top, pause, resume, release, skip, rewind, resync, withdraw):
+for command in (list_, show, top, pause, resume, release, skip, rewind, resync, withdraw, start_over):
     lanes.add_command(command)

@@ -14,7 +14,6 @@ from pipeline.cli.lanes_answers import carry_out, confirmed, preview
 from pipeline.cli.lanes_places import Ground, Standing
 from pipeline.cli.lanes_plans import Order, plans
 from pipeline.errors import PermanentError
-from pipeline.ports import Verb
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def require_one(ask: Asking, option: str, *, given: bool) -> None:
         raise click.UsageError(f"name merchants, or {option}")
 
 
-def refuse_tasks(ground: Ground, verb: Verb) -> None:
+def refuse_tasks(ground: Ground, verb: str) -> None:
     """PermanentError for lanes of Celery tasks."""
     if ground.of_tasks:
         raise PermanentError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 import redis
@@ -139,6 +140,15 @@ class RedisLaneStore:
         self._call("release", token)
 
     # What people ask
+
+    def clear(self) -> None:
+        """Take everything away, as if Redis had been emptied: whoever knows the epoch finds another."""
+        with translated_errors():
+            self._client.unlink(f"{self.namespace}:epoch")
+            for pattern in (f"{self.namespace}:*", f"{self.namespace}.*"):
+                keys = self._client.scan_iter(match=pattern, count=1000)
+                while some := list(islice(keys, 1000)):
+                    self._client.unlink(*some)
 
     def overview(self, most: int = 20) -> Overview:
         """How the lanes stand; read in several calls, so numbers may differ by what happened in between."""
