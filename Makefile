@@ -27,7 +27,8 @@ test: up ## every gate: ruff, mypy, import-linter, all tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not soak" -n 2 --no-loadscope-reorder
+	$(BIN)/pytest -m "not soak" --ignore=tests/acceptance
+	$(BIN)/pytest -m "not soak" tests/acceptance
 
 soak: up ## the long chaos and property runs
 	SOAK=1 $(BIN)/pytest --hypothesis-profile=soak tests/properties tests/acceptance

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import boto3
@@ -22,7 +22,6 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from psycopg import sql
 from redis import Redis
 from redshift_connector.core import Connection
-from xdist.scheduler import LoadScopeScheduling
 
 from devstack import dotenv
 from devstack.postgres import create_database, drop_database
@@ -37,27 +36,6 @@ settings.register_profile("soak", settings.get_profile("shared"), max_examples=2
 settings.load_profile("shared")
 
 REPO = Path(__file__).resolve().parent.parent
-_LONGEST_FIRST = ("acceptance", "integration", "contract", "properties", "architecture", "unit")
-
-
-class _TwoProcesses(LoadScopeScheduling):  # type: ignore[misc]  # the plugin has no types
-    """Gives files to test processes, and all of acceptance to one: two stacks of all processes would crowd each other."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file, _, _ = nodeid.partition("::")
-        return "acceptance" if file.startswith("tests/acceptance/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """With ``-n``."""
-    return _TwoProcesses(config, log)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long begins first; the order within is drawn."""
-    tests = REPO / "tests"
-    items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(tests).parts[0]))
 
 
 @dataclass(frozen=True, slots=True)
