@@ -67,7 +67,7 @@ class Action(NamedTuple):
 class Mix:
     """What may happen in one history, and how often; all of it follows from `seed`."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: str) -> None:
         random = Random(seed)
         weights = {name: weight * random.choice(_PACES) for name, weight in _PLAIN.items()}
         weights |= {name: weight * random.choice(_SHARES) for name, weight in _FAULTS.items()}
@@ -77,7 +77,7 @@ class Mix:
         self._troubles = random.sample(get_args(Trouble), random.choice((1, 2, 6)))
         self._calls = random.choice((_CALLS, _WRITES, _WRITES, random.sample(_WRITES, 3)))
 
-    def stretch(self, seed: int, length: int) -> Iterator[Action]:
+    def stretch(self, seed: str, length: int) -> Iterator[Action]:
         """So many things that happen one after another."""
         random = Random(seed)
         for name in random.choices(self._names, self._weights, k=length):
