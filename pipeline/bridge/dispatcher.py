@@ -33,7 +33,6 @@ POLL_SECONDS = 0.1
 ROUND_SECONDS = 0.005  # from start to start, at least; while records come, the broker sets the pace
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
-LONGEST_UNASKED = 30.0  # nothing is lost by it, and a database that is silent keeps everybody waiting
 OVERDUE_AFTER = 10.0
 _CHECKS = 1000
 
@@ -91,7 +90,7 @@ class Dispatcher:
             Step(self._pass),
             Step(self._commit, COMMIT_EVERY),
             Step(self._detaching.keep_books, KEEP_EVERY),
-            Step(self._carry_out, ASK_EVERY, longest=LONGEST_UNASKED),
+            Step(self._carry_out, ASK_EVERY),
             Step(self._measure, MEASURE_EVERY),
         )
 

@@ -16,11 +16,10 @@ class Step:
     every: float = 0.0
     due: float = 0.0
     failures: int = 0
-    longest: float = _LONGEST
 
     def failed(self, now: float) -> None:
         """Wait longer after each failure in a row."""
-        self.due = now + min(_SHORTEST * 2**self.failures, self.longest)
+        self.due = now + min(_SHORTEST * 2**self.failures, _LONGEST)
         self.failures = min(self.failures + 1, 10)
 
     def succeeded(self, now: float) -> None:

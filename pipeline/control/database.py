@@ -6,7 +6,8 @@ Migrations only go forward and are written so that the previous release can run 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -17,14 +18,20 @@ from psycopg.rows import TupleRow
 from pipeline.errors import PermanentError, TransientError
 
 Connection = psycopg.Connection[TupleRow]
+_PAUSES = 3
 _MIGRATION_LOCK = 0x70697065  # "pipe": two releases that start together migrate one after the other
 
 
 class ControlDatabase:
-    """One connection per thread, opened on first use and replaced when broken."""
+    """One connection per thread, opened on first use and replaced when broken.
 
-    def __init__(self, url: str) -> None:
+    One that is dark keeps whoever asks waiting: it is asked again only after three times as long.
+    """
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
+        self._clock = clock
+        self._dark_until = 0.0
         self._local = threading.local()
 
     @contextmanager
@@ -57,7 +64,17 @@ class ControlDatabase:
     def _connection(self) -> Connection:
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None or connection.closed:
-            connection = psycopg.connect(
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def _connect(self) -> Connection:
+        began = self._clock()
+        if began < self._dark_until:
+            raise psycopg.OperationalError(
+                f"has not answered, and is asked again in {self._dark_until - began:.0f} s"
+            )
+        try:
+            return psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=5,
@@ -68,8 +85,10 @@ class ControlDatabase:
                 keepalives_count=2,
                 tcp_user_timeout=20_000,
             )
-            self._local.connection = connection
-        return connection
+        except psycopg.OperationalError:
+            now = self._clock()
+            self._dark_until = now + _PAUSES * (now - began)
+            raise
 
 
 def _reason(error: psycopg.Error) -> str:
