@@ -36,6 +36,10 @@ def pause(ask: Asking, whole: bool) -> None:
     on. It holds both lanes of a merchant, of changes and of rows that snapshots read. At half of the topic's retention
     bridges copy what waits to S3, so it may wait for longer.
 
+    Sweeps wait behind it, for everybody: what a TRUNCATE or a snapshot removes in bulk is removed from CONSUMER's sink
+    only when every lane of every partition has passed it, those that are paused or parked too. See Sweeps waiting in
+    pipeline status.
+
     With --all bridges of CONSUMER read nothing new; what lies in its lanes already is still delivered. To stop that too,
     stop its workers.
 

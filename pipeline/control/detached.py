@@ -167,12 +167,17 @@ def detach(database: ControlDatabase, hold: Hold, lanes: Sequence[Detachment]) -
                 "reasons": [one.reason for one in lanes],
             },
         )
-        incarnations = dict(found.fetchall())
-        requests.carried_out(connection, lanes, incarnations)
+        written = found.fetchall()
+        incarnations = {lane: incarnation for lane, incarnation, _ in written}
+        requests.carried_out(connection, lanes, incarnations, {lane: was for lane, _, was in written})
     return [incarnations[one.lane] for one in lanes]
 
 
 _DETACH = """
+WITH former AS (
+  SELECT lane, state || ': ' || reason AS said FROM detached
+   WHERE (consumer, topic, partition) = (%(consumer)s, %(topic)s, %(partition)s) AND lane = ANY(%(lanes)s)
+)
 INSERT INTO detached AS old (consumer, topic, partition, lane, first_offset, incarnation, state, reason)
 SELECT %(consumer)s, %(topic)s, %(partition)s, lane, first, nextval('incarnations'), state, reason
   FROM unnest(%(lanes)s::text[], %(firsts)s::bigint[], %(states)s::text[], %(reasons)s::text[])
@@ -181,7 +186,7 @@ ON CONFLICT (consumer, topic, partition, lane) DO UPDATE SET
   first_offset = EXCLUDED.first_offset, until_offset = NULL, incarnation = EXCLUDED.incarnation,
   state = EXCLUDED.state, reason = EXCLUDED.reason,
   since = CASE WHEN old.state = EXCLUDED.state THEN old.since ELSE EXCLUDED.since END
-RETURNING lane, incarnation
+RETURNING lane, incarnation, (SELECT said FROM former WHERE former.lane = old.lane)
 """
 
 

@@ -216,8 +216,16 @@ def refuse(database: ControlDatabase, hold: Hold, id: int, refusal: str) -> None
         )
 
 
-def carried_out(connection: Connection, lanes: Sequence[Detachment], incarnations: Mapping[str, int]) -> None:
-    """The requests of these lanes end and enter the audit; TransientError when one of them has ended before."""
+def carried_out(
+    connection: Connection,
+    lanes: Sequence[Detachment],
+    incarnations: Mapping[str, int],
+    was: Mapping[str, str | None],
+) -> None:
+    """The requests of these lanes end and enter the audit; TransientError when one of them has ended before.
+
+    `was`: the state that each was detached in, and why.
+    """
     asked = {one.request: one for one in lanes if one.request is not None}
     if not asked:
         return
@@ -228,6 +236,7 @@ def carried_out(connection: Connection, lanes: Sequence[Detachment], incarnation
             list(asked),
             [one.first for one in asked.values()],
             [incarnations[one.lane] for one in asked.values()],
+            [was[one.lane] for one in asked.values()],
         ),
     ).rowcount
     if ended < len(asked):
@@ -241,7 +250,8 @@ WITH ended AS (
 )
 INSERT INTO actions (actor, verb, subject, reason, details)
 SELECT actor, 'lanes.' || verb, consumer || ' ' || lane, reason,
-       details || jsonb_build_object('request', id, 'first', first, 'incarnation', incarnation)
-  FROM ended JOIN unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS given (id, first, incarnation) USING (id)
+       details || jsonb_strip_nulls(jsonb_build_object('request', id, 'first', first, 'incarnation', incarnation, 'was', was))
+  FROM ended JOIN unnest(%s::bigint[], %s::bigint[], %s::bigint[], %s::text[]) AS given (id, first, incarnation, was)
+ USING (id)
  ORDER BY id
 """

@@ -240,6 +240,21 @@ def test_a_request_ends_with_the_detachment_that_carries_it_out(lab: BooksLab) -
     ]
 
 
+def test_the_audit_says_what_a_lane_was_parked_for(control: ControlLab) -> None:
+    # Mutant: the row as it is afterwards.
+    fence = held(control)
+    control.books.detach(CHANGES, fence, [Detachment("6", 3, "parked", "poison")])
+    release, pause = control.ask(CHANGES, "6", "release"), control.ask(CHANGES, "7", "pause")
+    lanes = [
+        Detachment("6", 3, "running", "release: mended", release),
+        Detachment("7", 3, "paused", "pause: because", pause),
+    ]
+    control.books.detach(CHANGES, fence, lanes)
+    with control.database.transaction() as connection:
+        found = connection.execute("SELECT details ->> 'was' FROM actions ORDER BY id").fetchall()
+    assert found == [("parked: poison",), (None,)]
+
+
 def test_a_request_withdrawn_meanwhile_is_not_carried_out(lab: BooksLab) -> None:
     # Mutant: how many requests ended is not compared with how many should.
     books, fence = lab.books, held(lab)

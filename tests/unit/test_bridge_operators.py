@@ -39,7 +39,8 @@ def request(verb: Verb, offset: int | None = None, expected: int | None = None) 
 )
 def test_the_lane_goes_on_where_it_stood(state: State | None, verb: Verb, after: State) -> None:
     first = 15 if state is None else 10
-    assert decide(partition(state), request(verb)) == Detachment(LANE, first, after, f"{verb}: because", 1)
+    reason = f"{verb}: because" + ("; parked for: before" if state == "parked" and after != "running" else "")
+    assert decide(partition(state), request(verb)) == Detachment(LANE, first, after, reason, 1)
 
 
 @pytest.mark.parametrize(
@@ -70,12 +71,26 @@ def test_a_rewind_of_a_lane_that_is_done_begins_at_its_offset() -> None:
 
 def test_a_skip_takes_what_was_looked_at_or_nothing() -> None:
     # Mutant: `expected` not compared.
-    row = Detachment(LANE, 12, "parked", "skip: because", 1)
+    row = Detachment(LANE, 12, "parked", "skip: because; parked for: before", 1)
     assert decide(partition("parked"), request("skip", 12, 10)) == row
     moved = decide(partition("parked", first=11), request("skip", 12, 10))
     assert isinstance(moved, str) and "has moved on to offset 11" in moved
     for nowhere in (10, 21):
         assert "is not between" in str(decide(partition("parked"), request("skip", nowhere, 10)))
+
+
+def test_what_a_lane_was_parked_for_stays_until_it_runs() -> None:
+    # Mutants: the newest request alone is told; each one adds what all before it have said.
+    subject, verbs = partition("parked"), list[Verb](["skip", "rewind", "pause", "resync"])
+    for verb in verbs:
+        answer = decide(subject, request(verb, 12 if verb == "skip" else 3, 10))
+        assert isinstance(answer, Detachment)
+        assert answer.reason == f"{verb}: because; parked for: before"
+        subject.detach(answer, 8)
+    assert subject.state_of(LANE) == "paused"
+    answer = decide(subject, request("resume"))
+    assert isinstance(answer, Detachment)
+    assert answer.reason == "resume: because"
 
 
 def test_a_lane_of_another_partition_is_refused() -> None:
