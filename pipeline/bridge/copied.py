@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,12 +48,18 @@ class _Place:
 
 
 class CopiedRereader:
-    """A Rereader over another. Objects are loaded in a thread, so that whoever polls never waits for them.
+    """A Rereader over another. Objects are loaded in a thread, or by `loader`, so that whoever polls never waits for them.
 
     A lane that needs what neither Kafka nor a copy has is named by PositionLostError, before anything is passed over.
     """
 
-    def __init__(self, reader: Reader, shelf: Shelf, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        shelf: Shelf,
+        clock: Callable[[], float] = time.monotonic,
+        loader: Executor | None = None,
+    ) -> None:
         self._reader = reader
         self._shelf = shelf
         self._clock = clock
@@ -62,7 +68,7 @@ class CopiedRereader:
         self._paused: frozenset[int] = frozenset()
         self._loaded: dict[str, Future[Sequence[CopiedRecord]]] = {}
         self._not_before = float("-inf")
-        self._loader: ThreadPoolExecutor | None = None
+        self._loader = loader
 
     def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
         """See Rereader."""
@@ -108,7 +114,10 @@ class CopiedRereader:
         except PositionLostError as error:
             if not self._turns_to_copies(error) and not brought:
                 raise
-            return brought  # what is lost is told again by the next poll
+        except TransientError:
+            if not brought:
+                raise
+        return brought  # whose places have moved; what failed is told by the next poll
 
     def close(self) -> None:
         """Close the reader, and end the thread if there is one."""

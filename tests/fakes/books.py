@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pipeline.consumer import Rejection
+from pipeline.control.copies import Copy
 from pipeline.errors import FencedError, TransientError
 from pipeline.ports import DetachedRow, Detachment, Request, SweepRecord, Takeover, Tenure
 
@@ -24,7 +25,7 @@ class MemoryBooks:
     """See Books. Requests stand in ``open`` until they end: then in ``actions``, or with their reason in ``refusals``.
 
     ``counter`` is the newest incarnation; ``rows``, ``waits`` and ``passed`` go by the number of the partition.
-    ``rejected`` goes by (whether it is a row of a snapshot, the partition within its topic, the offset).
+    ``copies``, by the partition and the lane, go with the lane's row. ``rejected`` goes by (whether it is a row of a snapshot, the partition within its topic, the offset).
     """
 
     fences: dict[int, int] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class MemoryBooks:
     rejected: dict[tuple[bool, int, int], Rejection] = field(default_factory=dict)
     waits: dict[int, dict[int, SweepRecord]] = field(default_factory=dict)
     passed: dict[int, dict[int, SweepRecord]] = field(default_factory=dict)
+    copies: dict[int, dict[str, dict[int, Copy]]] = field(default_factory=dict)
 
     def require(self, partition: int, fence: int) -> None:
         """FencedError when another bridge has taken the partition over."""
@@ -97,6 +99,7 @@ class MemoryBooks:
         self.require(partition, fence)
         for lane in lanes:
             self.rows.get(partition, {}).pop(lane, None)
+            self.copies.get(partition, {}).pop(lane, None)
 
     def ask(self, request: Request) -> None:
         """A person asks."""

@@ -21,6 +21,8 @@ _WRITES = (
     "hand_over",
     "advance",
     "close",
+    "put",
+    "note",
     "wait_sweeps",
     "pass_sweeps",
 )
@@ -47,7 +49,9 @@ _FAULTS = {
     "poison": 0.7,
     "cure": 0.5,
     "switch": 0.5,
+    "copy": 1.0,
     "retain": 0.7,
+    "age": 2.0,
     "misconduct": 3.0,
 }
 _PACES, _SHARES = (0.3, 1.0, 1.0, 2.0), (0.0, 0.0, 0.3, 1.0, 2.0)
@@ -163,6 +167,14 @@ class Mix:
 
     def switch(self, random: Random) -> Iterator[Action]:
         yield Action("switch", (random.choice(tuple(CALLS)), random.random() < 0.6))
+
+    def copy(self, random: Random) -> Iterator[Action]:
+        yield Action("copy", (random.randrange(2),))
+
+    def age(self, random: Random) -> Iterator[Action]:
+        yield Action("pass_time", (random.choice((1000, 3000)),))
+        yield from (Action("copy", (slot,)) for slot in range(2))
+        yield from (Action("retain", (number,)) for number in NUMBERS)
 
     def retain(self, random: Random) -> Iterator[Action]:
         yield Action("retain", (random.choice(NUMBERS),))

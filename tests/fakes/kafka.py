@@ -1,11 +1,12 @@
 """One topic and one consumer group in memory: the same answers as the broker, which the contract suites compare.
 
-Tests decide who owns a partition (``give``), append records (``append``), and lose them to retention (``begin``).
+Tests decide who owns a partition (``give``), append records (``append``; ``published``: when), and lose them to
+retention (``begin``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.errors import FencedError, PositionLostError, TransientError
@@ -38,6 +39,8 @@ class MemoryKafka:
         self.positions: dict[int, int] = {}
         self.notes: dict[int, str] = {}
         self.available = True
+        self.clock: Callable[[], float] = lambda: 0.0
+        self.published: dict[int, list[float]] = {partition: [] for partition in range(partitions)}
         self._grants: dict[int, _Grant] = {}
         self._granted = 0
 
@@ -45,6 +48,7 @@ class MemoryKafka:
         """One more record; its offset."""
         offset = self.end(partition)
         self.logs[partition].append(MemoryRecord(offset, key, value))
+        self.published[partition].append(self.clock())
         return offset
 
     def end(self, partition: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.offsets import Partition
 from pipeline.consumer import Outcome
+from pipeline.errors import TransientError
 from pipeline.lanes.claim import ClaimedLane
 from pipeline.ports import Append, Appended, DetachedRow, News, Tenure
 from tests.fakes.books import MemoryBooks
 from tests.fakes.lane_store import MemoryLane, MemoryLaneStore
+from tests.fakes.wires import WiredCopies
 
 
 class Mistake(NamedTuple):
@@ -83,6 +86,14 @@ def one_more_than_before(method: Callable[..., Any], books: MemoryBooks, row: De
 
 def as_it_was(method: Callable[..., Any], books: MemoryBooks, row: DetachedRow) -> DetachedRow:
     return row
+
+
+# What the copies do
+
+
+def whatever_becomes_of_it(method: Callable[..., Any], copies: WiredCopies, *given: Any) -> None:
+    with suppress(TransientError):
+        method(copies, *given)
 
 
 # What the lanes do
@@ -172,6 +183,7 @@ MISTAKES: Sequence[Mistake] = [
     Mistake("writes are fenced", MemoryBooks, "require", nothing),
     Mistake("an incarnation is never used again", MemoryBooks, "incarnation", one_more_than_before),
     Mistake("a take-over opens the rows", MemoryBooks, "opened", as_it_was),
+    Mistake("a copy is noted once it is whole", WiredCopies, "_put", whatever_becomes_of_it),
     Mistake("a rewind empties the lane", MemoryLaneStore, "reset", the_old_list),
     Mistake("a list must end at what was enqueued", MemoryLane, "sound", whatever_it_ends_at),
     Mistake("an event must follow the one before it", MemoryLaneStore, "_add", without_previous),

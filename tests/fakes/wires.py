@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, ParamSpec, TypeVar
 
+from pipeline.bridge.copies import CopiedRecord
 from pipeline.consumer import Rejection
+from pipeline.control.copies import Copy
 from pipeline.errors import TransientError
 from pipeline.ports import (
     Append,
@@ -22,6 +24,7 @@ from pipeline.ports import (
     Tenure,
 )
 from tests.fakes.books import MemoryBooks
+from tests.fakes.copies import MemoryArchive
 from tests.fakes.kafka import MemoryMember, MemoryRereader
 from tests.fakes.lane_store import MemoryLaneStore
 
@@ -29,7 +32,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 Trouble = Literal["dies before", "dies after", "no answer", "reply lost", "late", "overtaken"]
-Service = Literal["kafka", "store", "books"]
+Service = Literal["kafka", "store", "books", "bucket"]
 
 CALLS: Mapping[Service, Sequence[str]] = {
     "kafka": ("committed", "commit", "reread"),
@@ -47,7 +50,15 @@ CALLS: Mapping[Service, Sequence[str]] = {
         "wait_sweeps",
         "waiting_sweeps",
         "pass_sweeps",
+        "standing",
+        "listed",
+        "announce",
+        "note",
+        "explain",
+        "unused",
+        "forget",
     ),
+    "bucket": ("put", "load", "delete"),
 }
 _READS = frozenset(
     (
@@ -60,6 +71,10 @@ _READS = frozenset(
         "requests",
         "consumer_paused",
         "waiting_sweeps",
+        "standing",
+        "listed",
+        "unused",
+        "load",
     )
 )
 _SERVICES = {call: service for service, calls in CALLS.items() for call in calls}
@@ -190,6 +205,47 @@ class WiredRereader:
 
     def position(self, partition: int) -> int:
         return self.reader.position(partition)
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+@dataclass(slots=True)
+class WiredCopies:
+    """Copies over a wire."""
+
+    wire: Wire
+    archive: MemoryArchive
+
+    def standing(self, numbers: Collection[int]) -> Mapping[int, Mapping[str, int]]:
+        return self.wire("standing", self.archive.standing, frozenset(numbers))
+
+    def listed(self, number: int, lanes: Collection[str]) -> Sequence[Copy]:
+        return self.wire("listed", self.archive.listed, number, sorted(lanes))
+
+    def load(self, key: str) -> Sequence[CopiedRecord]:
+        return self.wire("load", self.archive.load, key)
+
+    def put(self, number: int, fence: int, records: Sequence[CopiedRecord]) -> str:
+        key = self.wire("announce", self.archive.announce, number, fence)
+        self._put(key, tuple(records))
+        return key
+
+    def _put(self, key: str, records: Sequence[CopiedRecord]) -> None:
+        self.wire("put", self.archive.put, key, records)
+
+    def write(self, number: int, fence: int, found: Sequence[Copy]) -> None:
+        self.wire("note", self.archive.write, number, fence, tuple(found))
+
+    def explain(self, number: int, fence: int, reasons: Mapping[str, str]) -> int:
+        return self.wire("explain", self.archive.explain, number, fence, dict(reasons))
+
+    def collect(self, numbers: Collection[int]) -> int:
+        keys = self.wire("unused", self.archive.unused, frozenset(numbers))
+        if keys:
+            self.wire("delete", self.archive.delete, keys)
+            self.wire("forget", self.archive.forget, keys)
+        return len(keys)
 
 
 @dataclass(slots=True)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pipeline.bridge.backpressure import Flow
+from pipeline.bridge.copied import CopiedRereader
+from pipeline.bridge.copies import Copies, by_lane, covered
+from pipeline.bridge.copying import Copier
 from pipeline.bridge.dispatcher import Dispatcher
 from pipeline.consumer import Lane, Outcome, Rejection, SinkUnavailableError, Turn
 from pipeline.domain.routing import is_snapshot_lane, lane_of
@@ -20,6 +23,7 @@ from pipeline.lanes.claim import Claim, Finished, TurnLimits
 from pipeline.lanes.turn import Backoff, Consumption, run_turn
 from pipeline.ports import DetachedRow, Detachment, Request, SweepRecord, Verb
 from tests.fakes.books import MemoryBooks
+from tests.fakes.copies import AtOnce, MemoryArchive, MemoryTimes
 from tests.fakes.kafka import MemoryKafka, MemoryMember, MemoryRereader
 from tests.fakes.lane_store import MemoryLane, MemoryLaneStore
 from tests.fakes.promises import Blame, Broken
@@ -30,6 +34,7 @@ from tests.fakes.wires import (
     Trouble,
     Wire,
     WiredBooks,
+    WiredCopies,
     WiredOffsets,
     WiredRereader,
     WiredStore,
@@ -37,6 +42,8 @@ from tests.fakes.wires import (
 )
 
 WORKERS, CURSORS = 3, 2
+RETENTION = 4.0  # seconds: what is half as old is copied
+OBJECT_BYTES = 500  # a few records
 LANE_BYTES = 1200  # a few records
 MOST_FAILURES = 3
 
@@ -82,9 +89,11 @@ class World:
     def __init__(self, *, lane_bytes: int = LANE_BYTES) -> None:
         self.kafka = MemoryKafka(len(NUMBERS))
         self.kafka.positions = dict.fromkeys(NUMBERS, 0)
+        self.kafka.clock = lambda: self.store.now / 1000
         self.stream = Stream(self.kafka)
         self.store = MemoryLaneStore(TurnLimits(group=2, events=3, lease=10_000, max_failures=MOST_FAILURES))
         self.books = MemoryBooks()
+        self.archive = MemoryArchive(self.books, self.kafka.clock)
         self.late: list[Callable[[], object]] = []
         self.down: set[Service] = set()
         self.poison: dict[str, Poison] = {}
@@ -106,7 +115,13 @@ class World:
     def _started(self, slot: int) -> Bridge:
         wire = Wire(self.late, lambda: self.overtake(slot), self.down)
         member = MemoryMember(self.kafka, most=3)
-        readers = [WiredRereader(wire, MemoryRereader(self.kafka, most=2)) for _ in range(CURSORS)]
+        copies = WiredCopies(wire, self.archive)
+        readers = [
+            CopiedRereader(
+                WiredRereader(wire, MemoryRereader(self.kafka, most=2)), copies, self.kafka.clock, AtOnce()
+            )
+            for _ in range(CURSORS)
+        ]
         dispatcher = Dispatcher(
             member,
             WiredOffsets(wire, member),
@@ -155,6 +170,30 @@ class World:
             self._busy.discard(slot)
         if bridge.wire.wrote:
             self.check_committed()
+
+    def copy(self, slot: int) -> None:
+        """A bridge copies what of detached lanes has used half of its retention."""
+        if slot in self._busy:
+            return
+        bridge = self.bridges[slot]
+        copier = Copier(
+            cast(Copies, WiredCopies(bridge.wire, self.archive)),
+            WiredRereader(bridge.wire, MemoryRereader(self.kafka, most=2)),
+            times=lambda: nullcontext(MemoryTimes(self.kafka)),
+            retention=lambda: dict.fromkeys(NUMBERS, RETENTION),
+            fences=bridge.dispatcher.fences,
+            chunk_bytes=OBJECT_BYTES,
+            now=self.kafka.clock,
+        )
+        self._busy.add(slot)
+        try:
+            copier.run_once()
+        except PipelineError:
+            pass
+        except Died:
+            self.kill_bridge(slot)
+        finally:
+            self._busy.discard(slot)
 
     def arm(self, slot: int, trouble: Trouble, call: str, passing: int = 0) -> None:
         """A bridge's next call of that kind, after `passing` others, meets trouble."""
@@ -425,10 +464,12 @@ class World:
         self.check_committed()
 
     def retain(self, number: int) -> None:
-        """Kafka forgets what nobody needs any more: what is accepted, of every lane."""
+        """Kafka forgets what nobody needs any more: what of every lane is accepted, or copied."""
+        rows = self.books.rows.get(number, {})
+        found = by_lane(self.archive.listed(number, rows.keys()))
         needed = [
             self.kafka.positions[number],
-            *(row.first for row in self.books.rows.get(number, {}).values()),
+            *(covered(found.get(lane, ()), row.first) for lane, row in rows.items()),
         ]
         needed += [one.offset for one in self.books.open.values() if one.offset is not None]
         if not self.late:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,8 +12,8 @@ from devstack.process import wait_until
 from pipeline.bridge.copied import CopiedRereader
 from pipeline.bridge.copies import CopiedRecord, decode, encode
 from pipeline.control.copies import Copy
-from pipeline.errors import PositionLostError
-from tests.fakes.copies import MemoryShelf
+from pipeline.errors import PositionLostError, TransientError
+from tests.fakes.copies import AtOnce, MemoryShelf
 from tests.fakes.kafka import MemoryKafka, MemoryRereader
 
 LANES = ("1", "2", "3")
@@ -157,6 +158,24 @@ def test_objects_that_overlap_are_read_together_and_an_empty_stretch_moves_the_p
     reader.close()
     assert reading.got == {"1": [0, 2, 6], "2": [1, 3, 7], "3": []}
     assert "3" not in reading.began
+
+
+def test_what_one_partition_has_brought_is_given_on_when_another_fails() -> None:
+    # Mutant: TransientError is raised, and what was read from copies, whose position has moved, is gone.
+    kafka = MemoryKafka(2)
+    for number in (0, 0, 1):
+        kafka.append(number, b"1", b"1")
+    kafka.begin[0] = 2
+    kept = [CopiedRecord(one.offset, one.key, one.value) for one in kafka.logs[0]]
+    shelf = MemoryShelf([Copy("1", 0, 2, "a")], {"a": kept})
+    reader = CopiedRereader(MemoryRereader(kafka), shelf, loader=AtOnce())
+    reader.seek(0, 0, lambda: {"1": 0})
+    assert [reader.poll(0.0), reader.poll(0.0)] == [{}, {}]  # turns to the copies, then loads
+    reader.seek(1, 0, lambda: {"1": 0})
+    kafka.available = False
+    assert reader.poll(0.0) == {0: kept}
+    with pytest.raises(TransientError):
+        reader.poll(0.0)
 
 
 @given(
