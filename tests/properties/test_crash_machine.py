@@ -6,7 +6,7 @@ twice, no row of a snapshot is claimed while changes are due, a lane that a pers
 nobody is parked for what others did or the sink, Kafka may forget what is copied, and when the trouble ends everything comes to rest: first beside the lanes
 that are held, then those too. Each mechanism removed alone is found.
 
-A history is sixty things that may happen, drawn from a mix of its own (some eighty actions), and then rest. Five thousand
+A history is sixty things that may happen, drawn from a mix of its own (about ninety actions), and then rest. Five thousand
 are tried, a hundred thousand with SOAK=1: each another one, always the same.
 """
 
