@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
 from kafka import KafkaConsumer
 
 from pipeline.control.identities import Identity
-
-_GATHERING: Mapping[str, int] = {"fetch_min_bytes": 256 * 1024, "fetch_max_wait_ms": 6}
 
 
 class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
@@ -23,15 +21,6 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
             if hasattr(self, "_client"):
                 self._client.close()
             raise
-        self._patiently = {name: self._fetcher.config[name] for name in _GATHERING}
-
-    def gather(self, *, gathering: bool) -> None:
-        """Let the broker hold the next fetches for a moment, so that each brings what comes together; or not any more.
-
-        While records come one by one, a fetch that does not wait brings just the first, and those behind it wait for the
-        next but one.
-        """
-        self._fetcher.config.update(_GATHERING if gathering else self._patiently)
 
     def identities(self, topics: Iterable[str]) -> dict[str, Identity]:
         """Who these topics are by the newest metadata that the client has; those that it does not know are left out."""

@@ -24,7 +24,6 @@ from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed, Polled, Record
 
 _JOINING = 1.0  # seconds that a poll waits while the client has no partition
-_FLOWING = 0.015  # seconds that a poll waits while records come: longer than the broker holds a fetch
 UNASSIGNED_AFTER, _RAREST_JOIN = 15.0, 300.0
 
 _log = structlog.get_logger()
@@ -100,7 +99,6 @@ class GroupMember:
         self._stalls = StallWatch(stalled_after, clock)
         self._assigned_at, self._joining = clock(), UNASSIGNED_AFTER
         self._pausing: frozenset[int] = frozenset()
-        self._flows = False
         self._open()
 
     def _open(self) -> None:
@@ -114,9 +112,6 @@ class GroupMember:
         if self._stalled() or self._forgotten():
             return Polled(records={}, revoked=self._replace())
         self._apply_pauses()
-        self._consumer.gather(gathering=self._flows)
-        if self._flows:
-            timeout = min(timeout, _FLOWING)
         # A poll that ends while the client joins its group can leave it without partitions for good.
         patience = timeout if self._consumer.assignment() else max(timeout, _JOINING)
         try:
@@ -126,7 +121,6 @@ class GroupMember:
             self._require_same()
             raise self._explained(error) from error
         self._require_same()
-        self._flows = bool(found)
         assigned, revoked = self._changes.take()
         records: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
         return Polled(records, assigned, revoked)

@@ -1,4 +1,4 @@
-"""How much one fetch of a bridge brings, and how long the broker holds it, on the real broker."""
+"""How much one fetch of a bridge brings, on the real broker."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,21 +46,16 @@ def reading(bootstrap: str, topic: str) -> Iterator[Reader]:
         reader.client.close(autocommit=False)
 
 
-@pytest.fixture
-def producer(kafka_bootstrap: str) -> Iterator[KafkaProducer]:
-    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
-    yield producer
-    producer.close()
-
-
 def test_a_backlog_comes_in_pieces_that_keep_no_other_partition_waiting_for_long(
-    kafka_bootstrap: str, kafka_topic: Callable[..., str], producer: KafkaProducer
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
 ) -> None:
     # Mutant: max_partition_fetch_bytes of 1 MiB.
     topic = kafka_topic(2)
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
     for _ in range(300):
         producer.send(topic, b"x" * LARGE, partition=BUSY)
     producer.flush(20)
+    producer.close()
     with reading(kafka_bootstrap, topic) as reader:
         assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 300, 20, pause=0)
         assert max(found[BUSY] for found in reader.polls) <= 256 * 1024 // LARGE + 1
@@ -80,28 +75,3 @@ def test_a_batch_larger_than_a_fetch_is_read_in_every_partition(
     with reading(kafka_bootstrap, topic) as reader:
         assert wait_until(lambda: reader.poll() and reader.got(BUSY) == reader.got(OTHER) == 320, 20, pause=0)
         assert max(sum(found.values()) for found in reader.polls) > 256 * 1024 // LARGE + 1
-
-
-def test_a_client_that_gathers_lets_the_broker_wait_for_more(
-    kafka_bootstrap: str,
-    kafka_topic: Callable[..., str],
-    producer: KafkaProducer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Mutant: gather() that changes nothing: the first record comes alone.
-    topic = kafka_topic(2)
-    monkeypatch.setattr(
-        "pipeline.bridge.client._GATHERING", {"fetch_min_bytes": 1000, "fetch_max_wait_ms": 20_000}
-    )
-    with reading(kafka_bootstrap, topic) as reader:
-        reader.client.gather(gathering=True)
-        reader.poll()
-        for _ in range(20):
-            producer.send(topic, b"x" * 100, partition=BUSY).get(10)
-        assert wait_until(reader.poll, 20, pause=0)
-        assert reader.got(BUSY) > 1
-        reader.client.gather(gathering=False)  # one fetch is under way yet, with what it was sent with
-        producer.send(topic, b"x" * 2000, partition=BUSY).get(10)
-        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 21, 20, pause=0)
-        producer.send(topic, b"x", partition=BUSY).get(10)
-        assert wait_until(lambda: reader.poll() and reader.got(BUSY) == 22, 10, pause=0)
