@@ -96,7 +96,7 @@ def test_b1_a_partition_that_was_paused_half_drained_is_read_again(
 
 
 @pytest.mark.parametrize(
-    ("options", "flows"), [(CURED, True), ({**CURED, "max_poll_records": 500}, False)], ids=["cured", "bug"]
+    ("options", "flows"), [(CURED, True), ({**CURED, "max_poll_records": 100}, False)], ids=["cured", "bug"]
 )
 def test_b4_an_idle_partition_does_not_starve_a_busy_one(
     kafka_bootstrap: str, kafka_topic: Callable[..., str], options: Mapping[str, Any], flows: bool
