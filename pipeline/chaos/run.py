@@ -30,7 +30,10 @@ Say = Callable[[str, float, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`seconds` of traffic and faults; then at most `patience` seconds until rest. `merchants`: the busiest first."""
+    """`seconds` of traffic and faults; then rest, for which it waits `patience` seconds from each delivery on.
+
+    `merchants`: the busiest first.
+    """
 
     seed: int
     seconds: float
@@ -95,9 +98,13 @@ class Run:
         field.timers.hasten()
         self._operators.hasten()
         ends: dict[int, int] = {}
+        delivered = 0
         while self._now < until and not self._broken():
             self._tend()
-            self._say("until rest", self._samples[-1].delivered, self._samples[-1].published)
+            newest = self._samples[-1]
+            self._say("until rest", newest.delivered, newest.published)
+            if newest.delivered > delivered:
+                delivered, until = newest.delivered, self._now + self._plan.patience
             if not field.timers.idle or self._now < self._looked + _LOOK:
                 continue
             self._looked = self._now

@@ -63,7 +63,6 @@ mutants = pytest.mark.parametrize("missing", MUTANTS, ids=lambda missing: missin
 
 
 @pytest.mark.acceptance
-@pytest.mark.soak
 def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
     postgres_url: str, control_url: str, variables: Mapping[str, str], tmp_path: Path
 ) -> None:
