@@ -2,7 +2,7 @@
 
 Detaching is one transaction; then what was known of the lane is forgotten, and the lane store is told its new incarnation.
 Whoever dies in between leaves a row, from which the next bridge goes on. When a write has no answer, it may have happened:
-the partition is taken over again, which reads what is true; save for how far a lane is accepted, which only grows.
+the partition is taken over again, which reads what is true.
 """
 
 from __future__ import annotations
@@ -129,12 +129,13 @@ class Detaching:
             if lane.first > lane.written and not lane.finished
         }
         number, fence = partition.number, partition.tenure.fence
-        if moved:  # without an answer it is simply written again
-            self._books.advance(number, fence, {one.lane.name: one.first for one in moved.values()})
-            for lane in moved.values():
-                lane.written = lane.first
-        if closing:
-            with self._writing(partition):
+        # A write without an answer may arrive late, behind a rewind of the same lane: only a new fence keeps it out.
+        with self._writing(partition):
+            if moved:
+                self._books.advance(number, fence, {one.lane.name: one.first for one in moved.values()})
+                for lane in moved.values():
+                    lane.written = lane.first
+            if closing:
                 self._books.close(number, fence, [partition.detached[key].lane.name for key in closing])
                 passes("bridge.closed")
                 for key in closing:
