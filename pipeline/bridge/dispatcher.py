@@ -30,7 +30,7 @@ from pipeline.ports import Books, LaneStore, Offsets, Polled, RecordSource, Rere
 from pipeline.telemetry import Metrics
 
 POLL_SECONDS = 0.1
-ROUND_SECONDS = 0.005  # from start to start: a round with ten records costs little more than one with one
+ROUND_SECONDS = 0.01  # from start to start: a round with ten records costs little more than one with one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
 OVERDUE_AFTER = 10.0

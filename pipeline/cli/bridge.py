@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
@@ -36,8 +35,6 @@ from pipeline.telemetry import Heartbeat, configure_logging
 
 # In the lanes of this process's partitions; what it keeps itself is offsets.
 PENDING_BYTES, SNAPSHOT_BYTES = 512 * 1024 * 1024, 64 * 1024 * 1024
-# The Kafka client's thread answers the broker between the bridge's own work: it takes the interpreter many times a fetch.
-SWITCH_SECONDS = 0.0005
 CURSORS = 2  # per partition; each has a client of its own
 
 
@@ -69,7 +66,6 @@ def bridge(consumer: str, instance: str | None) -> None:
 
 def run(settings: Settings, consumer: str, stop: threading.Event, instance: str | None = None) -> None:
     """Run one bridge until `stop` is set."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     database = ControlDatabase(settings.environment.control_database_url.get_secret_value())
     require_migrated(database)
     client = connect(settings.environment.redis_url.get_secret_value())
