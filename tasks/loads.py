@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import structlog
 from celery import shared_task
 
 from pipeline import settings
-from pipeline.storage import Bucket
-from pipeline.warehouse.loader import Loader
+
+if TYPE_CHECKING:
+    from pipeline.warehouse.loader import Loader
 
 
 @shared_task(name="loads", ignore_result=True)  # type: ignore[untyped-decorator]  # Celery has no types
@@ -23,5 +25,9 @@ def load() -> None:
 
 @cache
 def _loader() -> Loader:
+    # Loaded with the first hint: every Celery process imports this module.
+    from pipeline.storage import Bucket
+    from pipeline.warehouse.loader import Loader
+
     known = settings.load()
     return Loader(known, Bucket(known.environment.s3_bucket))
