@@ -8,7 +8,7 @@ the partition is taken over again, which reads what is true.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import structlog
 
@@ -53,10 +53,12 @@ class Detaching:
             partition.slow(now, SLOW_SECONDS, SLOW_RECORDS)
 
     def carry_out(self) -> None:
-        """Do what people ask."""
+        """Do what people ask. What the sink has accepted until now does not come again, if the lane store can tell."""
         for request in self._books.requests(self._holdings.partitions):
             partition = self._holdings.partitions.get(request.partition)
             if partition is not None:
+                with suppress(TransientError):
+                    self._holdings.hear(partition)
                 self._carry_out(partition, request)
 
     def _carry_out(self, partition: Partition, request: Request) -> None:

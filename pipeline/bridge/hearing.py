@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from math import ceil
 
 from pipeline.bridge.holdings import Holdings
-from pipeline.bridge.offsets import Partition
-
-_NEWS = 1000
 
 
 class Hearing:
@@ -28,18 +24,10 @@ class Hearing:
         self._heard_at = {number: self._heard_at.get(number, 0.0) for number in held}
         due = sorted((at, number) for number, at in self._heard_at.items() if at <= now - self._every)
         for _, number in due[:share]:
-            self._hear([held[number]])
+            self._holdings.hear(held[number])
             self._heard_at[number] = now
 
     def all(self) -> None:
         """All of them."""
-        self._hear(self._holdings.partitions.values())
-
-    def _hear(self, partitions: Iterable[Partition]) -> None:
-        for partition in partitions:
-            more = bool(partition.pending_lanes or partition.detached)
-            while more:
-                news = self._holdings.store.acknowledged(self._holdings.epoch, partition.number, _NEWS)
-                for one in news:
-                    partition.accept(one)
-                more = len(news) == _NEWS
+        for partition in self._holdings.partitions.values():
+            self._holdings.hear(partition)

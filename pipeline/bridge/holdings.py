@@ -12,6 +12,7 @@ from pipeline.failpoints import passes
 from pipeline.ports import Append, LaneStore
 
 _SHORT = 100  # records of a lane
+_NEWS = 1000
 
 _log = structlog.get_logger()
 
@@ -67,3 +68,12 @@ class Holdings:
         now = self.clock()
         for reply in replies:
             self.partitions[reply.partition].answered(reply, now)
+
+    def hear(self, partition: Partition) -> None:
+        """What sinks have accepted since."""
+        more = bool(partition.pending_lanes or partition.detached)
+        while more:
+            news = self.store.acknowledged(self.epoch, partition.number, _NEWS)
+            for one in news:
+                partition.accept(one)
+            more = len(news) == _NEWS

@@ -34,7 +34,7 @@ min_insync_replicas = {ground.min_insync_replicas}
 
 [consumers.{name}]
 handler = "pipeline.chaos.sink:take"
-group = 5
+group = {group}
 turn_events = 200
 lease = "2s"
 turn_limit = "20s"
@@ -71,7 +71,8 @@ def marked(settings: Settings) -> Ground:
 class Site:
     """Topic, consumer, control rows, keys and sink all bear one name: the deployment's, and what tells this run from others.
 
-    `code` is where the processes take their modules from, `directory` what they write into.
+    `code` is where the processes take their modules from, `directory` what they write into, `group` how many lanes a turn
+    has at most.
     """
 
     ground: Ground
@@ -79,13 +80,14 @@ class Site:
     directory: Path
     code: Path = _CODE
     variables: Mapping[str, str] = field(default_factory=dict)
+    group: int = 5
     settings: Settings = field(init=False)
 
     def __post_init__(self) -> None:
         self.name = f"{self.ground.name[:22]}_{self.run}"
         (self.directory / "logs").mkdir(parents=True, exist_ok=True)
         (self.directory / "pipeline.toml").write_text(
-            _TOML.format(name=self.name, partitions=PARTITIONS, ground=self.ground)
+            _TOML.format(name=self.name, partitions=PARTITIONS, ground=self.ground, group=self.group)
         )
         environment = {**os.environ, **self.variables}
         self.environment = {

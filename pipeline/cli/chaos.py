@@ -94,7 +94,10 @@ def chaos(
         plan = Plan(
             seed, minutes * 60, names, rate, _chosen(faults, {**PROCESSES, **PEOPLE, **stores.of(servers)})
         )
-        site = Site(ground, f"{int(time.time()):x}"[-8:], directory / "site", variables=variables)
+        # The sink takes its time for each turn: whoever has many merchants gives it more of them at once.
+        group = max(5, merchants // 2000)
+        run = f"{int(time.time()):x}"[-8:]
+        site = Site(ground, run, directory / "site", variables=variables, group=group)
         if not keep:
             stack.callback(site.destroy)
         site.create(names)

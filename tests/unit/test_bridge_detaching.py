@@ -224,3 +224,16 @@ def test_a_lane_of_a_topic_that_was_made_anew_does_not_swallow_what_comes() -> N
     assert (desk.lane(A), desk.kafka.positions[0]) == ([0, 1, 2], 3)
     assert desk.rows[A].first == 0
     desk.until_closed()
+
+
+@pytest.mark.parametrize("before", range(1, 7))
+def test_what_a_sink_has_accepted_when_somebody_asks_does_not_come_again(before: int) -> None:
+    # Mutant: carry_out() that does not hear first: what was accepted since the last time counts as pending.
+    desk = Desk()
+    desk.send(A, 1)
+    desk.rounds(before, 400)
+    desk.accept()
+    desk.records.ask(Request(1, 0, A, "pause", "because"))
+    while A not in desk.rows:
+        desk.rounds(1, 400)
+    assert desk.rows[A].first == 1
