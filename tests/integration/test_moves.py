@@ -127,7 +127,7 @@ def test_a_move_killed_after_every_step_arrives_whole_and_in_order(two: Shards) 
 
     # The old home's rows neither come back under a higher generation nor tell of their clean-up.
     sources.ask_to_raise(two.database, EAST, 50)
-    assert wait_until(lambda: two.ask(EAST, "select generation from cdc.identity")[0][0] > 50, 30)
+    assert wait_until(lambda: two.ask(EAST, "select generation from cdc.identity")[0][0] > 50, 120)
     snapshot(two, EAST)
     equal(two, WEST)
     two.run(EAST, "delete from orders where merchant_id = 6")
