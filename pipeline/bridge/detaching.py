@@ -54,11 +54,13 @@ class Detaching:
 
     def carry_out(self) -> None:
         """Do what people ask. What the sink has accepted until now does not come again, if the lane store can tell."""
-        for request in self._books.requests(self._holdings.partitions):
-            partition = self._holdings.partitions.get(request.partition)
+        held, requests = self._holdings.partitions, self._books.requests(self._holdings.partitions)
+        with suppress(TransientError):
+            for number in dict.fromkeys(request.partition for request in requests):
+                self._holdings.hear(held[number])
+        for request in requests:
+            partition = held.get(request.partition)
             if partition is not None:
-                with suppress(TransientError):
-                    self._holdings.hear(partition)
                 self._carry_out(partition, request)
 
     def _carry_out(self, partition: Partition, request: Request) -> None:
