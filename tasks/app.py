@@ -74,6 +74,7 @@ def _conf(configured: Settings) -> Mapping[str, Any]:
         "task_ignore_result": True,
         "task_acks_late": True,
         "worker_prefetch_multiplier": 1,
+        "worker_consumer": "pipeline.lanes.worker:Worker",
         "worker_send_task_events": True,
         "task_send_sent_event": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,

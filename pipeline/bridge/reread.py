@@ -12,7 +12,7 @@ from kafka import errors as kafka_errors
 
 from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
-from pipeline.bridge.client_settings import READING
+from pipeline.bridge.client_settings import REREADING
 from pipeline.bridge.group_view import ANSWER_MS
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
@@ -36,7 +36,7 @@ class TopicRereader:
         topics: Topics,
         *,
         security: KafkaSecurity = PLAINTEXT,
-        options: Mapping[str, Any] = READING,
+        options: Mapping[str, Any] = REREADING,
         stalled_after: float = STALLED_AFTER,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -6,6 +6,6 @@ says that the sink has them. So a merchant's events never overtake each other, w
 that fails waits alone. Redis may be lost: everything in a lane is still in Kafka, below the committed offset.
 
 ``store`` is the lanes in Redis, ``turn`` what a worker does with a claim, ``held`` the turns a process has in hand,
-``request`` and ``transport`` the way from a claim to a Celery task and back. ``held_tasks``, ``task_messages`` and
+``request`` and ``transport`` the way from a claim to a Celery task and back, ``worker`` what Celery's own does otherwise. ``held_tasks``, ``task_messages`` and
 ``task_request`` are the same for ordinary Celery tasks, whose lanes have no bridge behind them.
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -106,6 +108,32 @@ def test_flower_sees_turns_as_tasks_without_their_contents(shop: Workshop, publi
     assert "amount" not in str(seen)
     results = {event["result"] for event in seen if event["type"] == "task-succeeded"}
     assert all(result.endswith("done") for result in results)
+
+
+def test_what_turns_tell_flower_goes_out_together(shop: Workshop) -> None:
+    # Mutant: no worker_consumer: Celery's own publishes each event by itself, at more than a turn's price.
+    shop.group = 1
+    merchants = [str(number) for number in range(100)]
+    heard = shop.client.pubsub()  # type: ignore[no-untyped-call]
+    heard.psubscribe(f"{shop.deployment}:*task*")
+    shop.start("-Q", CONSUMER)
+    shop.feed(merchants)
+    shop.drained()
+    events: list[dict[str, str]] = []
+    messages = 0
+
+    def all_told() -> bool:
+        nonlocal messages
+        while (message := heard.get_message()) is not None:
+            if message["type"] == "pmessage":
+                messages += 1
+                told = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+                events.extend(told if isinstance(told, list) else [told])
+        return sum(one["type"] == "task-succeeded" for one in events) == len(merchants)
+
+    wait(all_told, "every turn is told")
+    heard.close()
+    assert messages < len(events) / 5
 
 
 def test_inspection_answers_while_lanes_are_served(shop: Workshop, publisher: Celery) -> None:
