@@ -21,7 +21,7 @@ READING: Mapping[str, Any] = {
     "metrics_enabled": False,
 }
 # Who reads again beside the live reader is given less at once: there are several, and nobody waits for them.
-REREADING: Mapping[str, Any] = {**READING, "fetch_max_bytes": 512 * 1024}
+REREADING: Mapping[str, Any] = {**READING, "fetch_max_bytes": 256 * 1024}
 # A killed member's partitions are given away only after its session; 6 s is the least that brokers allow by default.
 MEMBERSHIP: Mapping[str, Any] = {
     "session_timeout_ms": 6000,

@@ -110,10 +110,12 @@ class Dispatcher:
         self._holdings.reassign(polled.revoked, polled.assigned)
         self._commits.forget(polled.revoked | polled.assigned)
         self._receive(polled)
-        for step in self._steps if not polled.records else self._short_steps():
+        has_read = bool(polled.records)
+        del polled  # megabytes that nobody needs while cursors read theirs
+        for step in self._short_steps() if has_read else self._steps:
             self._attempt(step)
         self._adjust_flow()
-        return bool(polled.records)
+        return has_read
 
     def _short_steps(self) -> list[Step]:
         """What each round does, and of the rest what is due for longest: other records wait for the end of this round."""

@@ -1,7 +1,7 @@
 """What of a lane is read but not yet accepted.
 
-Offsets are kept together as they were read, packed to eight bytes each once they are appended: a bridge's memory hardly
-shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
+Offsets are kept together as they were read, those of a few seconds in one chunk, packed to eight bytes each once they are
+appended: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from heapq import heappop, heappush
 from pipeline.ports import Record
 
 _FEW = 10
+_TOGETHER = 5.0  # seconds: the age of a chunk is that of its first record, too old by so much
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
 
@@ -52,6 +53,11 @@ class Chunk:
     def appended(self) -> None:
         """The lane holds the values now, and nothing more comes to this chunk: what stays are offsets."""
         self.offsets, self.values = array("q", self.offsets), []
+
+    def join(self, later: Chunk) -> None:
+        """Records of the same lane that were read soon after; both are appended."""
+        self.offsets.extend(later.offsets)
+        self.size += later.size
 
 
 @dataclass(slots=True)
@@ -93,7 +99,14 @@ class Lane:
         self.previous, self.answered_at = enqueued, now
         if self.unsent is not None:
             self.unsent.appended()
+            self._join_newest()
             self.unsent = None
+
+    def _join_newest(self) -> None:
+        """Lanes that wait for long would have a chunk of each round: many times what their offsets need."""
+        if len(self.chunks) > 1 and self.chunks[-1].read_at - self.chunks[-2].read_at < _TOGETHER:
+            newest = self.chunks.pop()
+            self.chunks[-1].join(newest)
 
     def accept(self, offset: int) -> int:
         """Everything up to `offset` is accepted; returns the bytes this frees."""

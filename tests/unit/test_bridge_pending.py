@@ -20,3 +20,31 @@ def test_what_waits_costs_eight_bytes_a_record() -> None:
     assert held < 9 * COUNT
     lane.accept(FIRST + COUNT - 2)
     assert lane.head == FIRST + COUNT - 1
+
+
+def test_what_waits_of_many_rounds_costs_hardly_more() -> None:
+    # Mutant: a chunk for each round, about 300 bytes.
+    tracemalloc.start()
+    try:
+        lane = Lane("m1")
+        for number in range(1000):
+            lane.receive([2 * number, 2 * number + 1], [b"v", b"v"], number / 100)
+            lane.appended(2 * number + 1, number / 100)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 24 * 2000
+    for offset in range(2000):
+        assert lane.head == offset
+        lane.accept(offset)
+    assert (lane.head, lane.size) == (None, 0)
+
+
+def test_how_long_the_oldest_waits_is_known_to_five_seconds() -> None:
+    # Mutant: all that waits in one chunk: a lane that is never empty would soon be taken for slow.
+    lane = Lane("m1")
+    for number in range(100):
+        lane.receive([number], [b"v"], float(number))
+        lane.appended(number, float(number))
+    lane.accept(89)
+    assert 85.0 <= lane.chunks[0].read_at <= 90.0
