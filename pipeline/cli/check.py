@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 import click
@@ -11,14 +12,17 @@ from rich.console import Console
 
 from pipeline import settings as configuration
 from pipeline.bridge.fitness import short_retention, store_problems
+from pipeline.bridge.identity import KnownTopics
+from pipeline.bridge.progress import view_of
 from pipeline.capture import disabling
 from pipeline.capture.session import session
 from pipeline.capture.topics import check_topics
 from pipeline.cli.importing import working_directory
 from pipeline.cli.migrate import tables_of
+from pipeline.control import identities
 from pipeline.control.database import ControlDatabase, require_migrated
 from pipeline.domain.table import Table
-from pipeline.errors import ConfigurationError, PipelineError
+from pipeline.errors import ConfigurationError, PipelineError, PositionLostError
 from pipeline.lanes.handlers import handler_of
 from pipeline.lanes.store import connect as connect_redis
 from pipeline.search.client import connect as connect_search
@@ -83,7 +87,7 @@ def _probes(settings: Settings) -> Iterator[Probe]:
     yield f"S3, bucket {environment.s3_bucket}", lambda: _bucket(environment.s3_bucket)
     yield "Redshift", lambda: check_tables(settings, tables)
     for name in settings.configuration.consumers:
-        yield f"consumer {name}", partial(_handler, settings, name)
+        yield f"consumer {name}", partial(_consumer, settings, name)
 
 
 def _control(settings: Settings) -> list[str]:
@@ -117,7 +121,27 @@ def _bucket(name: str) -> list[str]:
     return []
 
 
+def _consumer(settings: Settings, name: str) -> list[str]:
+    return [*_problems(lambda: _handler(settings, name)), *_problems(lambda: _its_topics(settings, name))]
+
+
 def _handler(settings: Settings, name: str) -> list[str]:
     with working_directory():
         handler_of(settings.consumer(name).handler, f"consumers.{name}.handler")
+    return []
+
+
+def _its_topics(settings: Settings, name: str) -> list[str]:
+    """Whether its offsets belong to these; a service that does not answer is told where it is checked itself."""
+    url = settings.environment.control_database_url.get_secret_value()
+    try:
+        with closing(ControlDatabase(url)) as database:
+            known = identities.known(database, name)
+        if known:
+            with closing(view_of(settings, name)) as view:
+                KnownTopics(name, known).require(view.identities())
+    except PositionLostError as error:
+        return [str(error)]
+    except PipelineError:
+        return []
     return []

@@ -13,6 +13,8 @@ from tests.acceptance.chaotic import chaotic, judged
 from tests.acceptance.mutants import Edit, copy_of
 
 SOAK = bool(os.environ.get("SOAK"))
+REQUESTS = {"pause", "resume", "release", "resync"}
+LATER = {"rewind", "skip"}  # by which two minutes may end before somebody asks for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,8 @@ def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
         verdict = judged(site, faults, seed, 10 if SOAK else 1.8)
         assert verdict.findings == []
         assert (verdict.lost, verdict.out_of_order) == (0, 0)
-        assert len(verdict.faults) >= len(faults) - 3, "faults never struck"
-        assert verdict.requests.keys() >= {"pause", "resume", "release", "resync"}
+        assert len(verdict.faults) >= len(faults) - (0 if SOAK else 3), "faults never struck"
+        assert verdict.requests.keys() >= REQUESTS | (LATER if SOAK else set())
 
 
 @mutants

@@ -32,7 +32,7 @@ class Said:
 
 @dataclass(slots=True)
 class Operator:
-    """Runs ``pipeline lanes`` on the consumer ``audit``."""
+    """Runs ``pipeline`` on the consumer ``audit``."""
 
     bridged: Bridged
     numbers: int = 0
@@ -40,9 +40,13 @@ class Operator:
 
     def lanes(self, *words: str, expected: int = 0) -> Said:
         """Runs it in this process, which spares seconds; what ``main`` does with our errors is done here."""
+        return self.command("lanes", *words, expected=expected)
+
+    def command(self, *words: str, expected: int = 0) -> Said:
+        """The same of any command of ``pipeline``."""
         environment = {**os.environ, **self.bridged.variables}
         with chdir(self.bridged.directory):
-            done = CliRunner(env=environment).invoke(pipeline, ["lanes", *words])
+            done = CliRunner(env=environment).invoke(pipeline, list(words))
         code, err = done.exit_code, done.stderr
         if isinstance(done.exception, PipelineError):
             err += f"error: {done.exception}"

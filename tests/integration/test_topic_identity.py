@@ -71,16 +71,18 @@ def test_a_topic_made_anew_is_refused_however_long_it_is_until_its_consumer_star
     bridged: Bridged, remake: Callable[[], None]
 ) -> None:
     # Mutants: require() that compares nothing: the old lanes take new events for old ones; clear() that does nothing:
-    # they do so after start-over, too.
+    # they do so after start-over, too; check without _its_topics.
     operator = Operator(bridged)
     bridged.produce(2)
     with bridged.bridge():
         require_order(bridged.accept_until_committed(), 2)
     operator.detach("1", 0, "parked", "poison")
     operator.lanes("release", "audit", "1", "--no-wait", "--reason", "mended")
+    assert OTHER not in operator.command("check", expected=1).out
     remake()
     bridged.produce(5)
     commit_the_beginnings(bridged)
+    assert OTHER in operator.command("check", expected=1).out
     said = refusal(bridged)
     assert OTHER in said
     assert "pipeline lanes start-over audit" in said
