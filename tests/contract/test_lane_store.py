@@ -429,6 +429,16 @@ def test_a_claimed_lane_is_nobody_elses(lab: Labs) -> None:
     assert heads(store.step([done(claim)]).claim) == {"a": [2]}
 
 
+def test_a_lane_of_unknown_partition_is_not_claimed_and_its_bridge_finds_out(lab: Labs) -> None:
+    # Mutant: claimed all the same: what a worker set aside of it would lie under another partition's offset.
+    it = lab()
+    add(it.store, entry("a", 1), entry("b", 1))
+    it.loses_field("a", "partition")
+    assert heads(fresh_claim(it)) == {"b": [1]}
+    assert it.store.step().claim is None
+    assert add(it.store, entry("a", previous=1))[0].damaged
+
+
 def test_done_events_leave_and_the_rest_stays_in_order(lab: Labs) -> None:
     store = lab().store
     add(store, entry("a", 1, 2, 3))

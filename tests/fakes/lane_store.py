@@ -354,11 +354,14 @@ class MemoryLaneStore:
             most = min(most, max(1, self.limits.group >> lane.failures))
             if len(lanes) >= most:
                 break
+            if lane.partition is None:  # damaged: the bridge's next ADD finds out
+                del self.due[name]
+                continue
             entries = _head(lane.entries, events, size, alone=not lanes)
             if not entries:
                 break
-            merchant, partition = merchant_of_lane(name), _number(lane.partition)
-            lanes.append(ClaimedLane(merchant, partition, lane.failures, entries, is_snapshot_lane(name)))
+            merchant = merchant_of_lane(name)
+            lanes.append(ClaimedLane(merchant, lane.partition, lane.failures, entries, is_snapshot_lane(name)))
             events -= len(entries)
             size -= sum(len(entry.value) for entry in entries)
         return tuple(lanes)
