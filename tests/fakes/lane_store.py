@@ -361,7 +361,9 @@ class MemoryLaneStore:
             if not entries:
                 break
             merchant = merchant_of_lane(name)
-            lanes.append(ClaimedLane(merchant, lane.partition, lane.failures, entries, is_snapshot_lane(name)))
+            lanes.append(
+                ClaimedLane(merchant, lane.partition, lane.failures, entries, is_snapshot_lane(name))
+            )
             events -= len(entries)
             size -= sum(len(entry.value) for entry in entries)
         return tuple(lanes)
