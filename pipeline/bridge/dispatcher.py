@@ -26,7 +26,7 @@ from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pace import Step
 from pipeline.errors import EpochLostError, FencedError, PositionLostError, StoreFullError, TransientError
 from pipeline.failpoints import passes
-from pipeline.ports import Books, LaneStore, Offsets, Polled, RecordSource, Rereader
+from pipeline.ports import Books, LaneStore, Offsets, RecordSource, Rereader
 from pipeline.telemetry import Metrics
 
 POLL_SECONDS = 0.1
@@ -105,13 +105,7 @@ class Dispatcher:
 
     def run_once(self) -> bool:
         """One round; True when it read records. PositionLostError when going on would lose events."""
-        polled = self._poll()
-        passes("bridge.polled")
-        self._holdings.reassign(polled.revoked, polled.assigned)
-        self._commits.forget(polled.revoked | polled.assigned)
-        self._receive(polled)
-        has_read = bool(polled.records)
-        del polled  # megabytes that nobody needs while cursors read theirs
+        has_read = self._read()
         for step in self._short_steps() if has_read else self._steps:
             self._attempt(step)
         self._adjust_flow()
@@ -157,20 +151,23 @@ class Dispatcher:
             "held_by_a_person": int(self._consumer_paused),
         }
 
-    def _poll(self) -> Polled:
+    def _read(self) -> bool:
+        """Take what came. Nothing here keeps it: those are megabytes, and cursors read theirs after it."""
         try:
-            return self._source.poll(POLL_SECONDS)
+            polled = self._source.poll(POLL_SECONDS)
         except TransientError as error:
             _log.warning("kafka does not answer", error=str(error))
-            return Polled(records={})
-
-    def _receive(self, polled: Polled) -> None:
+            return False
+        passes("bridge.polled")
+        self._holdings.reassign(polled.revoked, polled.assigned)
+        self._commits.forget(polled.revoked | polled.assigned)
         now = self._clock()
         for number, records in polled.records.items():
             partition = self._held.get(number)
             if partition is not None and records:
                 partition.receive(records, now, self._flow.lane_limit(snapshot=partition.snapshot))
                 self._records += len(records)
+        return bool(polled.records)
 
     def _attempt(self, step: Step) -> None:
         now = self._clock()
