@@ -10,7 +10,7 @@ EVENTS_EVERY = 0.5  # seconds
 
 
 class Worker(Consumer):  # type: ignore[misc]  # Celery has no types
-    """Publishes task events twice a second, or when 24 have gathered. Stock: each by itself, which costs more than a turn."""
+    """Publishes task events twice a second, or when 24 have gathered. Stock: each by itself, at a round trip each."""
 
     def register_with_event_loop(self, hub: Any) -> None:
         """See Celery, which calls it with each connection and cancels the timers of the one before."""
