@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
 from pipeline.consumer import Rejection, Turn
@@ -34,11 +34,12 @@ class Record(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What one poll brought: records in offset order per partition, and how the assignment changed before them."""
+    """What one poll brought, in offset order, how many more were left of these partitions, and how the assignment changed before."""
 
     records: Mapping[int, Sequence[Record]]
     assigned: frozenset[int] = frozenset()
     revoked: frozenset[int] = frozenset()
+    left: Mapping[int, int] = field(default_factory=dict)
 
 
 class RecordSource(Protocol):
@@ -48,8 +49,8 @@ class RecordSource(Protocol):
     those of the rows that snapshots read.
     """
 
-    def poll(self, timeout: float) -> Polled:
-        """Records of partitions that are not paused; waits up to `timeout` seconds for the first."""
+    def poll(self, timeout: float, most: int | None = None) -> Polled:
+        """Records of partitions that are not paused, at most so many of each; waits up to `timeout` seconds for the first."""
 
     def position(self, partition: int) -> int:
         """The offset the next poll reads."""
@@ -183,10 +184,10 @@ class Rereader(Protocol):
     def drop(self, partition: int) -> None:
         """Read that partition no more."""
 
-    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
-        """Records of partitions that are not paused; waits up to `timeout` seconds for the first.
+    def poll(self, timeout: float, most: int | None = None) -> Mapping[int, Sequence[Record]]:
+        """Records of partitions that are not paused, at most so many of each; waits up to `timeout` seconds for the first.
 
-        PositionLostError when a position passed retention: of the partitions, and the lanes if only some, it names.
+        What a copy has comes whole. PositionLostError when a position passed retention: of the partitions, and the lanes if only some, it names.
         """
 
     def position(self, partition: int) -> int:

@@ -19,6 +19,7 @@ import redshift_connector
 from elasticsearch import Elasticsearch
 from hypothesis import settings
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import CoordinatorNotAvailableError
 from psycopg import sql
 from redis import Redis
 from redshift_connector.core import Connection
@@ -173,6 +174,19 @@ def kafka_admin(kafka_bootstrap: str) -> Iterator[KafkaAdminClient]:
     client = KafkaAdminClient(bootstrap_servers=kafka_bootstrap)
     yield client
     client.close()
+
+
+def delete_groups(admin: KafkaAdminClient, *groups: str) -> None:
+    """Take consumer groups away. A broker that stood still for three seconds has no coordinators for a moment."""
+
+    def gone() -> bool:
+        try:
+            admin.delete_groups(list(groups))
+        except CoordinatorNotAvailableError:
+            return False
+        return True
+
+    assert wait_until(gone, 30), "no coordinator for 30 s"
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from bench.lanes.events import Record
 _SETTINGS: Mapping[str, str | int] = {
     "acks": "all",
     "compression.type": "lz4",
-    "batch.size": 1024 * 1024,
+    "batch.size": 256 * 1024,
     "queue.buffering.max.messages": 200_000,
 }
 _SAY_EVERY = 10_000

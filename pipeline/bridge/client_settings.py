@@ -20,8 +20,14 @@ READING: Mapping[str, Any] = {
     "fetch_max_wait_ms": 250,
     "metrics_enabled": False,
 }
+# For whoever wants a backlog in slices.
+SMALL_PIECE = 64 * 1024
 # Who reads again beside the live reader is given less at once: there are several, and nobody waits for them.
-REREADING: Mapping[str, Any] = {**READING, "fetch_max_bytes": 256 * 1024}
+REREADING: Mapping[str, Any] = {
+    **READING,
+    "fetch_max_bytes": 256 * 1024,
+    "max_partition_fetch_bytes": SMALL_PIECE,
+}
 # A killed member's partitions are given away only after its session; 6 s is the least that brokers allow by default.
 MEMBERSHIP: Mapping[str, Any] = {
     "session_timeout_ms": 6000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -14,9 +15,10 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 
 from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
-from pipeline.bridge.client_settings import READING, membership
+from pipeline.bridge.client_settings import READING, SMALL_PIECE, membership
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.identity import KnownTopics
+from pipeline.bridge.slices import Slices
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
 from pipeline.errors import FencedError, PermanentError, PositionLostError, TransientError
@@ -99,6 +101,8 @@ class GroupMember:
         self._stalls = StallWatch(stalled_after, clock)
         self._assigned_at, self._joining = clock(), UNASSIGNED_AFTER
         self._pausing: frozenset[int] = frozenset()
+        self._slices = Slices()
+        self._piece = self._options["max_partition_fetch_bytes"]
         self._open()
 
     def _open(self) -> None:
@@ -107,11 +111,14 @@ class GroupMember:
             self._consumer = Client(**self._options)
             self._consumer.subscribe(list(self._topics.names), listener=self._changes)
 
-    def poll(self, timeout: float) -> Polled:
+    def poll(self, timeout: float, most: int | None = None) -> Polled:
         """See RecordSource."""
         if self._stalled() or self._forgotten():
             return Polled(records={}, revoked=self._replace())
         self._apply_pauses()
+        if self._slices.partitions - self._pausing:
+            timeout = 0.0
+        self._consumer.fetch_at_most(self._piece if most is None else min(self._piece, SMALL_PIECE))
         # A poll that ends while the client joins its group can leave it without partitions for good.
         patience = timeout if self._consumer.assignment() else max(timeout, _JOINING)
         try:
@@ -122,8 +129,17 @@ class GroupMember:
             raise self._explained(error) from error
         self._require_same()
         assigned, revoked = self._changes.take()
-        records: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
-        return Polled(records, assigned, revoked)
+        self._slices.forget(assigned | revoked)
+        brought: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
+        records = self._slices.cut(brought, most, self._pausing)
+        left = {number: self._left(number, batch[-1].offset) for number, batch in records.items()}
+        return Polled(records, assigned, revoked, left)
+
+    def _left(self, number: int, offset: int) -> int:
+        end = None
+        with suppress(kafka_errors.IllegalStateError, KeyError):  # it has just been taken away
+            end = self._consumer.highwater(self._place(number))
+        return 0 if end is None else max(0, int(end) - offset - 1)
 
     def _require_same(self) -> None:
         if self._known is not None:
@@ -131,6 +147,8 @@ class GroupMember:
 
     def position(self, partition: int) -> int:
         """See RecordSource; TransientError when the partition has just been taken away."""
+        if (kept := self._slices.first(partition)) is not None:
+            return kept
         with translated():
             position = self._consumer.position(self._place(partition), timeout_ms=0)
         if position is None:
@@ -142,6 +160,7 @@ class GroupMember:
         place = self._place(partition)
         if place not in self._consumer.assignment():
             raise TransientError(f"partition {partition} has just been taken away")
+        self._slices.forget([partition])
         with translated():
             self._consumer.seek(place, offset)
 
@@ -186,7 +205,8 @@ class GroupMember:
         return frozenset(map(self._number, self._consumer.assignment()))
 
     def _apply_pauses(self) -> None:
-        wanted = {place for place in self._consumer.assignment() if self._number(place) in self._pausing}
+        stopped = self._pausing | self._slices.partitions
+        wanted = {place for place in self._consumer.assignment() if self._number(place) in stopped}
         paused = self._consumer.paused()
         self._consumer.pause(*(wanted - paused))
         self._consumer.resume(*(paused - wanted))
@@ -218,6 +238,7 @@ class GroupMember:
     def _replace(self) -> frozenset[int]:
         _log.error("the kafka client stalls and is replaced")
         gone = self._assigned()
+        self._slices.forget(self._slices.partitions)
         self.close()
         try:
             self._open()

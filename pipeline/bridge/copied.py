@@ -97,7 +97,7 @@ class CopiedRereader:
         place = self._places.get(partition)
         return self._reader.position(partition) if place is None else place.at
 
-    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout: float, most: int | None = None) -> Mapping[int, Sequence[Record]]:
         """See Rereader."""
         brought: dict[int, Sequence[Record]] = {}
         try:
@@ -105,7 +105,7 @@ class CopiedRereader:
                 if (batch := self._copied(number)) is not None:
                     brought[number] = batch
             self._tidy()
-            for number, records in self._reader.poll(0.0 if brought else timeout).items():
+            for number, records in self._reader.poll(0.0 if brought else timeout, most).items():
                 brought[number] = [
                     *brought.get(number, ()),
                     *records,

@@ -60,17 +60,21 @@ class Cursors:
         self._slots: list[tuple[Rereader, dict[int, Cursor]]] = [(reader, {}) for reader in readers]
         self._flow = flow
         self._limits = {False: 0, True: 0}
+        self.brought = 0
 
     @property
     def running(self) -> list[Cursor]:
         """Every cursor there is."""
         return [cursor for _, cursors in self._slots for cursor in list(cursors.values())]
 
-    def read(self, held: Mapping[int, Partition], stopped: frozenset[int], now: float) -> None:
+    def read(
+        self, held: Mapping[int, Partition], stopped: frozenset[int], most: int | None, now: float
+    ) -> None:
         """Read on, in all partitions but those `stopped`, and give each lane what is its own.
 
-        TransientError once every reader was asked: none waits for another.
+        TransientError once every reader was asked: none waits for another. ``brought`` counts the records that came.
         """
+        self.brought = 0
         for reader, cursors in self._slots:
             self._drop(reader, cursors, held)
         for snapshot in self._limits:
@@ -83,7 +87,7 @@ class Cursors:
         for reader, cursors in self._slots:
             try:
                 if cursors:
-                    self._read(reader, cursors, stopped, now)
+                    self._read(reader, cursors, stopped, most, now)
             except TransientError as error:
                 failed = error
         if failed is not None:
@@ -156,7 +160,12 @@ class Cursors:
             cursor.serve(needs)
 
     def _read(
-        self, reader: Rereader, cursors: Mapping[int, Cursor], stopped: frozenset[int], now: float
+        self,
+        reader: Rereader,
+        cursors: Mapping[int, Cursor],
+        stopped: frozenset[int],
+        most: int | None,
+        now: float,
     ) -> None:
         going = {number: cursor for number, cursor in cursors.items() if self._goes_on(cursor, stopped)}
         try:
@@ -168,7 +177,8 @@ class Cursors:
             if not going:
                 return
             near = any(cursor.behind <= _NEAR for cursor in going.values())
-            for number, records in reader.poll(_PATIENCE if near else 0.0).items():
+            for number, records in reader.poll(_PATIENCE if near else 0.0, most).items():
+                self.brought += len(records)
                 self._take(reader, cursors[number], records, now)
         except PositionLostError as error:
             self._lose(cursors, error)

@@ -82,11 +82,14 @@ class Detaching:
             _log.info("lane detached", lane=one.lane, first=one.first, state=one.state, reason=one.reason)
         self.detachments += len(incarnations)
 
-    def feed(self, stopped: frozenset[int]) -> None:
-        """Tell the lane store new incarnations, read what detached lanes have missed, hand over where that meets the present."""
+    def feed(self, stopped: frozenset[int], most: int | None) -> None:
+        """Tell the lane store new incarnations, read what detached lanes have missed, hand over where that meets the present.
+
+        `most`: records of a partition that a cursor brings at once.
+        """
         self._reset()
         try:
-            self.cursors.read(self._holdings.partitions, stopped, self._holdings.clock())
+            self.cursors.read(self._holdings.partitions, stopped, most, self._holdings.clock())
         finally:
             self._feed()
 

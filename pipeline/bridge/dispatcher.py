@@ -22,8 +22,10 @@ from pipeline.bridge.detaching import Detaching
 from pipeline.bridge.doubles import Doubles
 from pipeline.bridge.hearing import Hearing
 from pipeline.bridge.holdings import Holdings
+from pipeline.bridge.lag import Lag
 from pipeline.bridge.offsets import Partition
 from pipeline.bridge.pace import Step
+from pipeline.bridge.yielding import Yielding
 from pipeline.errors import EpochLostError, FencedError, PositionLostError, StoreFullError, TransientError
 from pipeline.failpoints import passes
 from pipeline.ports import Books, LaneStore, Offsets, RecordSource, Rereader
@@ -33,8 +35,7 @@ POLL_SECONDS = 0.1
 ROUND_SECONDS = 0.01  # from start to start: a round with ten records costs little more than one with one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
-OVERDUE_AFTER = 10.0
-_CHECKS = 1000
+OVERDUE_AFTER, _CHECKS = 10.0, 1000
 
 _log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class Dispatcher:
         *,
         partitions: int,
         flow: Flow,
+        yielding: Yielding | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
@@ -69,7 +71,8 @@ class Dispatcher:
         self._paused: frozenset[int] = frozenset()
         self._consumer_paused = False
         self._records = self._set_aside_count = self._sweeps = 0
-        self._lag = self._snapshot_lag = 0
+        self._lag = Lag(source, self._holdings)
+        self._yielding = yielding or Yielding()
         self._commits = Commits(offsets, clock)
         self._hearing = Hearing(self._holdings, HEAR_EVERY)
         self._last_words = (
@@ -91,7 +94,7 @@ class Dispatcher:
             Step(self._commit, COMMIT_EVERY),
             Step(self._detaching.keep_books, KEEP_EVERY),
             Step(self._carry_out, ASK_EVERY),
-            Step(self._measure, MEASURE_EVERY),
+            Step(self._lag.measure, MEASURE_EVERY),
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -105,9 +108,11 @@ class Dispatcher:
 
     def run_once(self) -> bool:
         """One round; True when it read records. PositionLostError when going on would lose events."""
+        self._yielding.begin(self._clock())
         has_read = self._read()
         for step in self._short_steps() if has_read else self._steps:
             self._attempt(step)
+        self._yielding.end(self._clock())
         self._adjust_flow()
         return has_read
 
@@ -131,12 +136,12 @@ class Dispatcher:
         cursors = self._detaching.cursors.running
         return {
             "records": self._records,
-            "lag": self._lag,
-            "snapshot_lag": self._snapshot_lag,
+            "lag": self._lag.changes,
+            "snapshot_lag": self._lag.snapshots,
             "pending_lanes": sum(partition.pending_lanes for partition in held),
             "pending_bytes": sum(partition.size for partition in held),
             "partitions": len(held),
-            "paused_partitions": len(self._paused),
+            "paused_partitions": len(self._paused - self._yielding.resting(self._clock())),
             "committed_age_s": round(self._commits.age, 1),
             "resyncs": self._holdings.losses,
             "set_aside": self._set_aside_count,
@@ -153,8 +158,9 @@ class Dispatcher:
 
     def _read(self) -> bool:
         """Take what came. Nothing here keeps it: those are megabytes, and cursors read theirs after it."""
+        now, yielding = self._clock(), self._yielding
         try:
-            polled = self._source.poll(POLL_SECONDS)
+            polled = self._source.poll(yielding.rest(now) or POLL_SECONDS, yielding.most(now))
         except TransientError as error:
             _log.warning("kafka does not answer", error=str(error))
             return False
@@ -162,6 +168,8 @@ class Dispatcher:
         self._holdings.reassign(polled.revoked, polled.assigned)
         self._commits.forget(polled.revoked | polled.assigned)
         now = self._clock()
+        yielding.reassigned(polled.revoked | polled.assigned, now)
+        yielding.polled(polled.left, now)
         for number, records in polled.records.items():
             partition = self._held.get(number)
             if partition is not None and records:
@@ -235,7 +243,10 @@ class Dispatcher:
             self._holdings.add_short_first(appends)
 
     def _feed(self) -> None:
-        self._detaching.feed(frozenset(self._held) if self._consumer_paused else self._paused)
+        now, everything = self._clock(), frozenset(self._held)
+        stopped = self._consumer_paused or self._yielding.rest(now) > 0
+        self._detaching.feed(everything if stopped else self._paused, self._yielding.most(now))
+        self._yielding.read_again(self._detaching.cursors.brought)
 
     def _check(self) -> None:
         """Ask lanes that are silent for too long: finds damage and lost news without traffic."""
@@ -280,19 +291,10 @@ class Dispatcher:
         self._consumer_paused = self._books.consumer_paused()
         self._detaching.carry_out()
 
-    def _measure(self) -> None:
-        """How far the sink is behind; in snapshots with detached lanes that run: relays publish no more than it keeps up with."""
-        ends = self._source.ends(frozenset(self._held))
-        held = self._held.values()
-        self._lag = sum(max(0, ends[one.number] - one.committed) for one in held if not one.snapshot)
-        self._snapshot_lag = sum(
-            max(0, ends[one.number] - one.accepted_by_running()) for one in held if one.snapshot
-        )
-
     def _adjust_flow(self) -> None:
-        paused = self._flow.paused(self._held.values(), self._clock()) | self._holdings.unready
-        if self._consumer_paused:
-            paused |= frozenset(self._held)
+        now = self._clock()
+        stopped = frozenset(self._held) if self._consumer_paused else self._yielding.resting(now)
+        paused = self._flow.paused(self._held.values(), now) | self._holdings.unready | stopped
         if paused != self._paused:
             self._source.pause(paused)
             self._paused = paused

@@ -12,8 +12,9 @@ from kafka import errors as kafka_errors
 
 from pipeline.bridge.client import Client
 from pipeline.bridge.client_errors import translated
-from pipeline.bridge.client_settings import REREADING
+from pipeline.bridge.client_settings import REREADING, SMALL_PIECE
 from pipeline.bridge.group_view import ANSWER_MS
+from pipeline.bridge.slices import Slices
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
 from pipeline.errors import PositionLostError, TransientError
@@ -52,10 +53,13 @@ class TopicRereader:
         self._pausing: frozenset[int] = frozenset()
         self._read: set[int] = set()
         self._sought: dict[int, int] = {}
+        self._slices = Slices()
+        self._piece = self._options["max_partition_fetch_bytes"]
 
     def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
         """See Rereader."""
         self._read.add(partition)
+        self._slices.forget([partition])
         self._sought[partition] = offset
 
     def pause(self, partitions: frozenset[int]) -> None:
@@ -65,14 +69,18 @@ class TopicRereader:
     def drop(self, partition: int) -> None:
         """See Rereader."""
         self._read.discard(partition)
+        self._slices.forget([partition])
         self._sought.pop(partition, None)
 
-    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout: float, most: int | None = None) -> Mapping[int, Sequence[Record]]:
         """See Rereader; TransientError while the client cannot be opened."""
-        if not self._flowing():
+        if not self._read - self._pausing:
             return {}
+        if self._slices.partitions - self._pausing:
+            timeout = 0.0
         client = self._opened()
         self._tell(client)
+        client.fetch_at_most(self._piece if most is None else min(self._piece, SMALL_PIECE))
         if self._stalled(client):
             self._replace()
             return {}
@@ -81,12 +89,15 @@ class TopicRereader:
                 found = client.poll(timeout_ms=int(timeout * 1000))
         except PositionLostError as error:
             raise self._explained(client, error) from error
-        return {self._number(place): batch for place, batch in found.items()}
+        brought = {self._number(place): batch for place, batch in found.items()}
+        return self._slices.cut(brought, most, self._pausing)
 
     def position(self, partition: int) -> int:
         """See Rereader."""
         if partition in self._sought:
             return self._sought[partition]
+        if (kept := self._slices.first(partition)) is not None:
+            return kept
         with translated():
             return int(self._client.position(self._place(partition), timeout_ms=0))
 
@@ -114,13 +125,13 @@ class TopicRereader:
         for number, offset in self._sought.items():
             client.seek(self._place(number), offset)
         self._sought.clear()
-        wanted = set(self._places(self._read & self._pausing))
+        wanted = set(self._places(self._read & (self._pausing | self._slices.partitions)))
         paused = client.paused()
         client.pause(*(wanted - paused))
         client.resume(*(paused - wanted))
 
     def _flowing(self) -> set[int]:
-        return self._read - self._pausing
+        return self._read - self._pausing - self._slices.partitions
 
     def _stalled(self, client: Any) -> bool:
         if not self._stalls.due():
@@ -135,6 +146,7 @@ class TopicRereader:
     def _replace(self) -> None:
         _log.error("the kafka client of a reader stalls and is replaced")
         self._sought = {number: self.position(number) for number in self._read}
+        self._slices.forget(self._read)
         self._stalls.stalled({})
         self.close()
 

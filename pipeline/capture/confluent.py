@@ -38,7 +38,7 @@ class ConfluentProducer:
                 "enable.idempotence": True,
                 "compression.type": "lz4",
                 "linger.ms": 5,
-                "batch.size": _MIB,
+                "batch.size": 256 * 1024,
                 # Records of up to 1 MiB must pass, framing included.
                 "message.max.bytes": _MIB + 64 * 1024,
                 "delivery.timeout.ms": _DAY_MS,

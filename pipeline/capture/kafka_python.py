@@ -42,7 +42,7 @@ class KafkaPythonProducer:
                 # Explicit: with conflicting settings the client would silently do without.
                 enable_idempotence=True,
                 compression_type="lz4",
-                batch_size=1024 * 1024,
+                batch_size=256 * 1024,  # larger ones come whole, and keep what is behind them waiting
                 linger_ms=5,
                 # Past its delivery timeout an idempotent producer hangs for ever; the publisher's patience ends first.
                 delivery_timeout_ms=_DAY_MS,

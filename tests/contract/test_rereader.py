@@ -106,8 +106,9 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
 class Checked:
     """Reads, and checks each batch: it begins where the partition stood, has no gap, and is what was sent there."""
 
-    def __init__(self, reader: Rereader) -> None:
+    def __init__(self, reader: Rereader, most: int | None = None) -> None:
         self.reader = reader
+        self.most = most
         self.at: dict[int, int] = {}
         self.got: dict[int, list[int]] = {partition: [] for partition in ALL}
         self.paused: frozenset[int] = frozenset()
@@ -125,8 +126,9 @@ class Checked:
         self.reader.pause(self.paused)
 
     def poll(self, timeout: float = 0.1) -> None:
-        for partition, records in self.reader.poll(timeout).items():
+        for partition, records in self.reader.poll(timeout, self.most).items():
             assert partition in self.at
+            assert self.most is None or len(records) <= self.most
             assert partition not in self.paused
             offsets = [record.offset for record in records]
             assert offsets == list(range(self.at[partition], self.at[partition] + len(offsets)))
@@ -146,9 +148,9 @@ class Checked:
         self.until(lambda: all(self.at[partition] == end for partition in partitions))
 
 
-@pytest.fixture
-def checked(lab: Lab) -> Checked:
-    return Checked(lab.reader)
+@pytest.fixture(params=[None, 3], ids=["whole", "in slices"])
+def checked(lab: Lab, request: pytest.FixtureRequest) -> Checked:
+    return Checked(lab.reader, request.param)
 
 
 def test_a_seek_begins_to_read_there_and_goes_on(lab: Lab, checked: Checked) -> None:

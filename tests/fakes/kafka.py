@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pipeline.bridge.slices import Slices
 from pipeline.errors import FencedError, PositionLostError, TransientError
 from pipeline.ports import Committed, Needs, Polled, Record
 
@@ -82,8 +83,9 @@ class MemoryMember:
     _grants: dict[int, int] = field(default_factory=dict)
     _positions: dict[int, int] = field(default_factory=dict)
     _paused: frozenset[int] = frozenset()
+    _slices: Slices = field(default_factory=Slices)
 
-    def poll(self, timeout: float) -> Polled:
+    def poll(self, timeout: float, most: int | None = None) -> Polled:
         """See RecordSource."""
         self._answer()
         now = self.kafka.grants_of(self)
@@ -94,8 +96,12 @@ class MemoryMember:
             if partition not in self.kafka.positions:
                 raise PositionLostError(f"partition {partition} has no committed offset")
             self._positions[partition] = self.kafka.positions[partition]
-        records = {p: batch for p in sorted(now.keys() - self._paused) if (batch := self._read(p))}
-        return Polled(records, assigned, revoked)
+        self._slices.forget(assigned | revoked)
+        reading = sorted(now.keys() - self._paused - self._slices.partitions)
+        found = {p: batch for p in reading if (batch := self._read(p))}
+        records = self._slices.cut(found, most, self._paused)
+        left = {p: self.kafka.end(p) - batch[-1].offset - 1 for p, batch in records.items()}
+        return Polled(records, assigned, revoked, left)
 
     def _read(self, partition: int) -> Sequence[Record]:
         position = self._positions[partition]
@@ -108,11 +114,13 @@ class MemoryMember:
     def position(self, partition: int) -> int:
         """See RecordSource."""
         self._require(partition)
-        return self._positions[partition]
+        kept = self._slices.first(partition)
+        return self._positions[partition] if kept is None else kept
 
     def seek(self, partition: int, offset: int) -> None:
         """See RecordSource."""
         self._require(partition)
+        self._slices.forget([partition])
         self._positions[partition] = offset
 
     def pause(self, partitions: frozenset[int]) -> None:
@@ -168,9 +176,11 @@ class MemoryRereader:
     most: int = 1000
     _positions: dict[int, int] = field(default_factory=dict)
     _paused: frozenset[int] = frozenset()
+    _slices: Slices = field(default_factory=Slices)
 
     def seek(self, partition: int, offset: int, needs: Needs | None = None) -> None:
         """See Rereader."""
+        self._slices.forget([partition])
         self._positions[partition] = offset
 
     def pause(self, partitions: frozenset[int]) -> None:
@@ -179,24 +189,26 @@ class MemoryRereader:
 
     def drop(self, partition: int) -> None:
         """See Rereader."""
+        self._slices.forget([partition])
         self._positions.pop(partition, None)
 
     def position(self, partition: int) -> int:
         """See Rereader."""
-        return self._positions[partition]
+        kept = self._slices.first(partition)
+        return self._positions[partition] if kept is None else kept
 
     def close(self) -> None:
         """As one that has a connection."""
 
-    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout: float, most: int | None = None) -> Mapping[int, Sequence[Record]]:
         """See Rereader."""
-        flowing = sorted(self._positions.keys() - self._paused)
+        flowing = sorted(self._positions.keys() - self._paused - self._slices.partitions)
         if flowing and not self.kafka.available:
             raise TransientError("kafka: switched off")
         begin = self.kafka.begin
         if lost := {p: begin[p] for p in flowing if self._positions[p] < begin[p]}:
             raise PositionLostError(f"partitions {sorted(lost)}: offsets passed retention", first=lost)
-        return {p: batch for p in flowing if (batch := self._read(p))}
+        return self._slices.cut({p: batch for p in flowing if (batch := self._read(p))}, most, self._paused)
 
     def _read(self, partition: int) -> Sequence[Record]:
         position = self._positions[partition]

@@ -197,11 +197,11 @@ class WiredRereader:
     def drop(self, partition: int) -> None:
         self.reader.drop(partition)
 
-    def poll(self, timeout: float) -> Mapping[int, Sequence[Record]]:
+    def poll(self, timeout: float, most: int | None = None) -> Mapping[int, Sequence[Record]]:
         self.wire(
             "reread", lambda: None
         )  # the client is the process's own: what it has read is never lost on the way
-        return self.reader.poll(timeout)
+        return self.reader.poll(timeout, most)
 
     def position(self, partition: int) -> int:
         return self.reader.position(partition)

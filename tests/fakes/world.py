@@ -16,6 +16,7 @@ from pipeline.bridge.copied import CopiedRereader
 from pipeline.bridge.copies import Copies, by_lane, covered
 from pipeline.bridge.copying import Copier
 from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.yielding import Yielding
 from pipeline.consumer import Lane, Outcome, Rejection, SinkUnavailableError, Turn
 from pipeline.domain.routing import is_snapshot_lane, lane_of
 from pipeline.errors import PipelineError, TransientError
@@ -132,6 +133,7 @@ class World:
             flow=Flow(
                 lane_bytes=self._lane_bytes, pending_bytes=6000, snapshot_bytes=3000, pressure=lambda: 0.0
             ),
+            yielding=Yielding(behind=1, least=2) if slot else None,  # the second bridge reads in slices
             clock=lambda: self.store.now / 1000,
         )
         return Bridge(wire, member, dispatcher)

@@ -15,7 +15,7 @@ from pipeline.domain.routing import snapshot_topic
 from pipeline.lanes.claim import TurnLimits
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
 from pipeline.settings import load
-from tests.conftest import SourceDatabase, at, unique
+from tests.conftest import SourceDatabase, at, delete_groups, unique
 from tests.fakes.workers import Workshop, Workshops
 from tests.integration.bridged import PARTITIONS, Bridged
 from tests.integration.captured import Captured
@@ -96,7 +96,7 @@ def bridged(
     producer.close()
     client.close()
     database.close()
-    kafka_admin.delete_groups([f"{name}-audit"])
+    delete_groups(kafka_admin, f"{name}-audit")
     kafka_admin.delete_topics(list(beside))
 
 

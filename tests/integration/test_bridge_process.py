@@ -13,6 +13,7 @@ from pipeline.consumer import Outcome
 from pipeline.control import rejected
 from pipeline.domain.routing import partition_of
 from pipeline.lanes.claim import Finished
+from tests.conftest import delete_groups
 from tests.fakes.turns import event
 from tests.integration.bridged import MERCHANTS, PARTITIONS, Bridged, require_order
 
@@ -122,7 +123,7 @@ def test_a_group_that_lost_its_offsets_is_refused_with_a_hint(
     bridged.produce(1)
     with bridged.bridge():
         bridged.accept_until_committed()
-    kafka_admin.delete_groups([f"{bridged.settings.deployment}-audit"])
+    delete_groups(kafka_admin, f"{bridged.settings.deployment}-audit")
     with bridged.bridge() as refused:
         assert refused.wait(40) == 1
         assert refused.stderr is not None

@@ -24,7 +24,7 @@ from pipeline.errors import PositionLostError
 from pipeline.ports import Detachment, State
 from pipeline.settings import Settings
 from pipeline.verify.run import NotSettledError, Verification
-from tests.conftest import unique
+from tests.conftest import delete_groups, unique
 from tests.fakes.search import TABLES
 from tests.integration.test_sweeps_verify import TOML
 
@@ -60,7 +60,7 @@ def settings(
             sent.get(10)
     commit(made, RECORDS)
     yield made
-    kafka_admin.delete_groups([group_of(made, "search")])
+    delete_groups(kafka_admin, group_of(made, "search"))
     kafka_admin.delete_topics([topic.topic for topic in topics_of(made.configuration.deployment)])
 
 

@@ -35,9 +35,9 @@ class Bench:
         base = row.first - 1
         self.partition.synced(Appended(row.lane, 0, base, base, row.incarnation), 0.0)
 
-    def round(self, stopped: frozenset[int] = NONE) -> None:
+    def round(self, stopped: frozenset[int] = NONE, most: int | None = None) -> None:
         """Read, and append what was read."""
-        self.cursors.read({0: self.partition}, stopped, 0.0)
+        self.cursors.read({0: self.partition}, stopped, most, 0.0)
         for one in list(self.partition.appends(fed=True)):
             assert one.incarnation is not None
             self.got[one.lane] += one.offsets
@@ -153,8 +153,8 @@ def test_a_lane_near_its_budget_is_not_handed_over() -> None:
 def test_what_could_not_be_appended_is_not_followed_by_more() -> None:
     # Mutant: _goes_on() that reads while something is unsent.
     bench = Bench(row(A, 0))
-    bench.cursors.read({0: bench.partition}, NONE, 0.0)
-    bench.cursors.read({0: bench.partition}, NONE, 0.0)
+    bench.cursors.read({0: bench.partition}, NONE, None, 0.0)
+    bench.cursors.read({0: bench.partition}, NONE, None, 0.0)
     assert [list(one.offsets) for one in bench.partition.appends(fed=True)] == [[0, 3]]
 
 

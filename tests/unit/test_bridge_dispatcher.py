@@ -146,7 +146,7 @@ def test_a_bridge_that_was_overtaken_appends_nothing(world: World, owner: int) -
 
     def overtake() -> None:
         world.rebalance(home(world), 1 - owner)
-        rounds(world, 2, 0, 1 - owner)
+        rounds(world, 3, 0, 1 - owner)
 
     world.bridges[owner].wire.overtake = overtake
     troubled(world, owner, "overtaken", "add")
@@ -177,7 +177,7 @@ def test_a_revoked_partition_is_forgotten(world: World, owner: int) -> None:
     append(world, 1)
     rounds(world, 1, 0, owner)
     assert lane(world) == [0, 1, 2]
-    rounds(world, 3, 0, 1 - owner)
+    rounds(world, 4, 0, 1 - owner)
     assert lane(world) == [0, 1, 2, 3]
 
 

@@ -1,0 +1,70 @@
+"""Backlogs yield to those who are up to date: they are worked on in slices, and rest after each for as long as it took.
+
+Without it the events of all merchants wait behind each piece of a backlog: in the bridge, and for its CPU everywhere else. Where
+nobody is up to date nothing rests: a backlog alone is worked off as fast as can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_LIVE = 1.0  # seconds
+_ROUND = 0.01  # seconds that a round with a slice should take
+_MOST = 5000
+
+
+class Yielding:
+    """Knows which partitions have a backlog and whether others are up to date; times in seconds of one clock.
+
+    `behind`: records that a poll leaves in a partition with a backlog; `least`: records of the smallest slice.
+    """
+
+    def __init__(self, *, behind: int = 1000, least: int = 200) -> None:
+        self._limit, self._least = behind, least
+        self._behind: frozenset[int] = frozenset()
+        self._slice = least
+        self._began = self._live_until = self._rests_until = float("-inf")
+        self._at_work = False
+
+    def begin(self, now: float) -> None:
+        """A round begins."""
+        self._began, self._at_work = now, False
+
+    def polled(self, left: Mapping[int, int], now: float) -> None:
+        """The partitions that brought records in this round, and how many more each has."""
+        behind = {number for number, count in left.items() if count > self._limit}
+        self._behind = (self._behind - left.keys()) | behind
+        if left.keys() - behind:
+            self._live_until = now + _LIVE
+        self._at_work = bool(behind)
+
+    def read_again(self, count: int) -> None:
+        """Cursors brought so many records in this round; few are no work."""
+        self._at_work = self._at_work or 2 * count >= self._least
+
+    def reassigned(self, numbers: frozenset[int], now: float) -> None:
+        """Partitions that were given or taken away. Until more is known, others count as up to date."""
+        if numbers:
+            self._behind -= numbers
+            self._live_until = now + _LIVE
+
+    def most(self, now: float) -> int | None:
+        """How many records of a partition are worked on in one round; None: all that came."""
+        return self._slice if now < self._live_until else None
+
+    def end(self, now: float) -> None:
+        """The round ends: what there was to do for a backlog rests now, and comes in slices that take as long as they should."""
+        if not self._at_work or now >= self._live_until:
+            return
+        seconds = now - self._began
+        wanted = int(self._slice * min(2.0, max(0.5, _ROUND / max(seconds, 1e-6))))
+        self._slice = min(_MOST, max(self._least, wanted))
+        self._rests_until = now + seconds
+
+    def rest(self, now: float) -> float:
+        """Seconds for which backlogs still rest; 0 when they may be worked on."""
+        return max(0.0, self._rests_until - now)
+
+    def resting(self, now: float) -> frozenset[int]:
+        """The partitions that rest."""
+        return self._behind if now < self._rests_until else frozenset()

@@ -1,0 +1,144 @@
+"""A backlog yields to whoever is up to date: it comes in slices, and rests after each; alone it comes whole."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import pytest
+
+from pipeline.bridge.backpressure import Flow
+from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.yielding import Yielding
+from pipeline.domain.routing import partition_of
+from pipeline.ports import Append, Appended, Polled, Request, Tenure
+from tests.fakes.books import MemoryBooks
+from tests.fakes.kafka import MemoryKafka, MemoryMember, MemoryRereader
+from tests.fakes.lane_store import MemoryLaneStore
+
+BUSY, LIVE = "6", "12"  # in two partitions
+PIECE, SLICE = 50, 10
+ROUND = 0.001
+
+
+class Store(MemoryLaneStore):
+    """Appending a record takes so many seconds of the bench's clock; notes when a lane got how much."""
+
+    def __init__(self, bench: "Bench") -> None:
+        super().__init__()
+        self.seconds = 0.001
+        self.bench = bench
+        self.got: dict[str, list[tuple[float, int]]] = {BUSY: [], LIVE: []}
+
+    def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
+        for append in appends:
+            if append.offsets:
+                self.got[append.lane].append((self.bench.now, len(append.offsets)))
+                self.bench.now += len(append.offsets) * self.seconds
+        return super().add(epoch, tenures, appends)
+
+
+class Member(MemoryMember):
+    """A member of the bench's group; a poll that brings nothing takes the time that it may wait."""
+
+    bench: "Bench"
+
+    def poll(self, timeout: float, most: int | None = None) -> Polled:
+        polled = super().poll(timeout, most)
+        if not polled.records:
+            self.bench.now += timeout
+        return polled
+
+
+class Bench:
+    """A bridge of two partitions; a poll brings at most a piece of each, and none of it by itself takes time."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.kafka = MemoryKafka(2)
+        self.kafka.positions = {0: 0, 1: 0}
+        self.member = Member(self.kafka, most=PIECE)
+        self.member.bench = self
+        for number in (0, 1):
+            self.kafka.give(number, self.member)
+        self.store = Store(self)
+        self.books = MemoryBooks()
+        flow = Flow(lane_bytes=10**6, pending_bytes=10**6, snapshot_bytes=10**6, pressure=lambda: 0.0)
+        self.dispatcher = Dispatcher(
+            self.member, self.member, self.store, self.books, [MemoryRereader(self.kafka, most=PIECE)],
+            partitions=2, flow=flow, yielding=Yielding(behind=PIECE, least=SLICE), clock=lambda: self.now,
+        )  # fmt: skip
+        for _ in range(20):
+            self.dispatcher.run_once()
+
+    def append(self, lane: str, count: int) -> None:
+        for _ in range(count):
+            self.kafka.append(partition_of(lane, 2), lane.encode(), b"x")
+
+    def rounds(self, count: int, *, live: bool) -> None:
+        """So many rounds, before each of them a record of who is up to date."""
+        for _ in range(count):
+            if live:
+                self.append(LIVE, 1)
+            self.dispatcher.run_once()
+            self.now += ROUND
+
+
+@pytest.fixture
+def bench() -> Bench:
+    assert partition_of(BUSY, 2) != partition_of(LIVE, 2)
+    return Bench()
+
+
+def require_slices(took: list[tuple[float, int]]) -> None:
+    """Each took as long as a slice does, and after each there was as long a rest."""
+    assert len(took) > 5
+    assert all(count == SLICE for _, count in took)
+    assert all(then - now >= 2 * SLICE / 1000 for (now, _), (then, _) in pairwise(took))
+
+
+def test_a_backlog_comes_in_slices_and_rests_after_each_while_others_are_up_to_date(bench: Bench) -> None:
+    # Mutants: most() that is always None; end() that sets no rest; a dispatcher that pauses nobody who rests.
+    bench.rounds(1, live=True)
+    bench.append(BUSY, 10 * PIECE)
+    bench.rounds(100, live=True)
+    require_slices(bench.store.got[BUSY])
+    assert sum(count for _, count in bench.store.got[LIVE]) == 101
+
+
+def test_whoever_has_just_been_given_partitions_takes_others_for_up_to_date(bench: Bench) -> None:
+    # Mutant: reassigned() that waits until one of them has brought something.
+    for number in (0, 1):
+        bench.kafka.give(number, bench.member)
+    bench.append(BUSY, 4 * PIECE)
+    bench.rounds(30, live=False)
+    assert max(count for _, count in bench.store.got[BUSY]) <= 2 * SLICE
+
+
+def test_a_backlog_that_nobody_waits_beside_comes_whole(bench: Bench) -> None:
+    # Mutants: most() that never forgets who was up to date; end() that rests beside nobody.
+    bench.append(BUSY, 10 * PIECE)
+    bench.rounds(10, live=False)
+    assert [count for _, count in bench.store.got[BUSY]][:8] == [
+        PIECE
+    ] * 8  # with what is left then it is up to date
+
+
+def test_slices_are_as_long_as_a_round_should_be(bench: Bench) -> None:
+    # Mutant: slices of the least length always.
+    bench.store.seconds = 0.0001
+    bench.rounds(1, live=True)
+    bench.append(BUSY, 100 * PIECE)
+    bench.rounds(200, live=True)
+    assert max(count for _, count in bench.store.got[BUSY]) == PIECE
+
+
+def test_what_cursors_read_again_yields_too(bench: Bench) -> None:
+    # Mutants: _feed() that reads while backlogs rest; cursors that are not told how much to bring.
+    bench.append(BUSY, 4 * PIECE)
+    bench.rounds(10, live=False)
+    bench.store.got[BUSY].clear()
+    bench.books.open[1] = Request(1, partition_of(BUSY, 2), BUSY, "rewind", "to see it again", 0)
+    bench.now += 2.0  # requests are looked for now and then
+    bench.rounds(400, live=True)
+    require_slices(bench.store.got[BUSY])
+    assert sum(count for _, count in bench.store.got[BUSY]) == 4 * PIECE
+    assert sum(count for _, count in bench.store.got[LIVE]) == 400
