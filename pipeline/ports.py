@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -49,8 +49,8 @@ class RecordSource(Protocol):
     those of the rows that snapshots read.
     """
 
-    def poll(self, timeout: float, most: int | None = None) -> Polled:
-        """Records of partitions that are not paused, at most so many of each; waits up to `timeout` seconds for the first."""
+    def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
+        """Records of partitions that are not paused and do not rest, at most so many of each; waits up to `timeout` seconds."""
 
     def position(self, partition: int) -> int:
         """The offset the next poll reads."""

@@ -14,6 +14,8 @@ from kafka.future import Future
 
 from pipeline.control.identities import Identity
 
+_SOON_MS = 20
+
 
 class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
     """Kafka's client, which costs less and of which nothing stays behind when no broker answers.
@@ -30,14 +32,24 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
                 self._client.close()
             raise
         coordinator, fetcher = self._coordinator, self._fetcher
+        self._held_ms = fetcher.config["fetch_max_wait_ms"]
         coordinator.ensure_coordinator_ready = partial(
             _ready, coordinator, coordinator.ensure_coordinator_ready
         )
         fetcher.fetch_records = partial(_fetch_records, fetcher)
 
-    def fetch_at_most(self, size: int) -> None:
-        """The next fetches bring so many bytes of a partition, or one batch if that is larger."""
+    def fetch(self, size: int, *, soon: bool) -> None:
+        """The next fetches bring so many bytes of a partition, or one batch if that is larger.
+
+        `soon`: they are not held for long where nothing is, because a partition may flow again before.
+        """
         self._fetcher.config["max_partition_fetch_bytes"] = size
+        self._fetcher.config["fetch_max_wait_ms"] = min(_SOON_MS, self._held_ms) if soon else self._held_ms
+
+    @property
+    def joins(self) -> bool:
+        """True while it has to join its group anew."""
+        return bool(self._coordinator.need_rejoin())
 
     def identities(self, topics: Iterable[str]) -> dict[str, Identity]:
         """Who these topics are by the newest metadata that the client has; those that it does not know are left out."""
@@ -57,21 +69,42 @@ def _told(id_: UUID | None) -> str | None:
 
 def _ready(coordinator: Any, find: Any, timeout_ms: float | None = None) -> bool:
     """Only a coordinator that is not known is looked for."""
-    return not coordinator.coordinator_unknown() or find(timeout_ms)
+    try:
+        unknown = coordinator.coordinator_unknown()
+    except KeyError:  # the client's thread was just forgetting a failure
+        unknown = True
+    return not unknown or find(timeout_ms)
 
 
 def _fetch_records(
     fetcher: Any, max_records: int | None = None, update_offsets: bool = True, timeout_ms: float | None = None
 ) -> tuple[dict[Any, list[Any]], bool]:
     """See Fetcher.fetch_records."""
+    _raise_failure(fetcher)
     records, partly = fetcher.fetched_records(max_records, update_offsets=update_offsets)
     if records:
         if not partly:
-            fetcher._manager.call_soon(fetcher._send_fetches_async)
+            fetcher.sent = fetcher._manager.call_soon(fetcher._send_fetches_async)
         return records, False
     if not fetcher._net.run(_answered, fetcher, timeout_ms):
         return {}, True
     return fetcher.fetched_records(max_records, update_offsets=update_offsets)[0], False
+
+
+def _raise_failure(fetcher: Any) -> None:
+    """What stopped the fetches that nobody waited for, and what could not be read behind records that were handed out.
+
+    The client forgets the latter when its partition is paused by now, and then looks for its next record for ever.
+    """
+    sent, fetcher.sent = getattr(fetcher, "sent", None), None
+    if sent is not None and sent.failed():
+        raise sent.exception
+    failed, subscriptions = fetcher._next_in_line_exception_metadata, fetcher._subscriptions
+    if failed is None or not subscriptions.is_assigned(failed.partition):
+        return
+    position = subscriptions.position(failed.partition)
+    if position is not None and position.offset == failed.fetched_offset:
+        raise failed.exception
 
 
 async def _answered(fetcher: Any, timeout_ms: float | None) -> bool:

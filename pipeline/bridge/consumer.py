@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from threading import Lock
 from typing import Any
@@ -25,7 +25,10 @@ from pipeline.errors import FencedError, PermanentError, PositionLostError, Tran
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed, Polled, Record
 
-_JOINING = 1.0  # seconds that a poll waits while the client has no partition
+_JOINING, _JOINING_AGAIN = (
+    1.0,
+    0.1,
+)  # seconds that a poll waits while the client has no partition, or joins anew
 UNASSIGNED_AFTER, _RAREST_JOIN = 15.0, 300.0
 
 _log = structlog.get_logger()
@@ -102,6 +105,7 @@ class GroupMember:
         self._assigned_at, self._joining = clock(), UNASSIGNED_AFTER
         self._pausing: frozenset[int] = frozenset()
         self._slices = Slices()
+        self._behind: frozenset[int] = frozenset()
         self._piece = self._options["max_partition_fetch_bytes"]
         self._open()
 
@@ -111,29 +115,40 @@ class GroupMember:
             self._consumer = Client(**self._options)
             self._consumer.subscribe(list(self._topics.names), listener=self._changes)
 
-    def poll(self, timeout: float, most: int | None = None) -> Polled:
+    def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
         """See RecordSource."""
         if self._stalled() or self._forgotten():
             return Polled(records={}, revoked=self._replace())
         self._apply_pauses()
-        if self._slices.partitions - self._pausing:
-            timeout = 0.0
-        self._consumer.fetch_at_most(self._piece if most is None else min(self._piece, SMALL_PIECE))
+        stopped = self._pausing | resting
+        self._consumer.fetch(
+            self._piece if most is None else min(self._piece, SMALL_PIECE), soon=bool(self._behind)
+        )
         # A poll that ends while the client joins its group can leave it without partitions for good.
-        patience = timeout if self._consumer.assignment() else max(timeout, _JOINING)
+        if not self._consumer.assignment():
+            timeout = max(timeout, _JOINING)
+        elif self._consumer.joins:
+            timeout = max(timeout, _JOINING_AGAIN)
+        elif self._slices.partitions - stopped:
+            timeout = 0.0
         try:
             with translated():
-                found = self._consumer.poll(timeout_ms=int(patience * 1000))
+                found = self._consumer.poll(timeout_ms=int(timeout * 1000))
         except PositionLostError as error:
             self._require_same()
             raise self._explained(error) from error
         self._require_same()
         assigned, revoked = self._changes.take()
-        self._slices.forget(assigned | revoked)
+        self._forget(assigned | revoked)
         brought: dict[int, Sequence[Record]] = {self._number(place): batch for place, batch in found.items()}
-        records = self._slices.cut(brought, most, self._pausing)
+        records = self._slices.cut(brought, most, stopped)
         left = {number: self._left(number, batch[-1].offset) for number, batch in records.items()}
+        self._behind = (self._behind - left.keys()) | {number for number, count in left.items() if count}
         return Polled(records, assigned, revoked, left)
+
+    def _forget(self, numbers: frozenset[int]) -> None:
+        self._slices.forget(numbers)
+        self._behind -= numbers
 
     def _left(self, number: int, offset: int) -> int:
         end = None
@@ -147,7 +162,8 @@ class GroupMember:
 
     def position(self, partition: int) -> int:
         """See RecordSource; TransientError when the partition has just been taken away."""
-        if (kept := self._slices.first(partition)) is not None:
+        kept = self._slices.first(partition)
+        if kept is not None and self._place(partition) in self._consumer.assignment():
             return kept
         with translated():
             position = self._consumer.position(self._place(partition), timeout_ms=0)
@@ -160,7 +176,7 @@ class GroupMember:
         place = self._place(partition)
         if place not in self._consumer.assignment():
             raise TransientError(f"partition {partition} has just been taken away")
-        self._slices.forget([partition])
+        self._forget(frozenset({partition}))
         with translated():
             self._consumer.seek(place, offset)
 
@@ -238,7 +254,7 @@ class GroupMember:
     def _replace(self) -> frozenset[int]:
         _log.error("the kafka client stalls and is replaced")
         gone = self._assigned()
-        self._slices.forget(self._slices.partitions)
+        self._forget(self._slices.partitions | self._behind)
         self.close()
         try:
             self._open()

@@ -141,7 +141,7 @@ class Dispatcher:
             "pending_lanes": sum(partition.pending_lanes for partition in held),
             "pending_bytes": sum(partition.size for partition in held),
             "partitions": len(held),
-            "paused_partitions": len(self._paused - self._yielding.resting(self._clock())),
+            "paused_partitions": len(self._paused),
             "committed_age_s": round(self._commits.age, 1),
             "resyncs": self._holdings.losses,
             "set_aside": self._set_aside_count,
@@ -158,9 +158,10 @@ class Dispatcher:
 
     def _read(self) -> bool:
         """Take what came. Nothing here keeps it: those are megabytes, and cursors read theirs after it."""
-        now, yielding = self._clock(), self._yielding
+        yielding = self._yielding
+        patience = min(POLL_SECONDS, yielding.rest) or POLL_SECONDS
         try:
-            polled = self._source.poll(yielding.rest(now) or POLL_SECONDS, yielding.most(now))
+            polled = self._source.poll(patience, yielding.most, yielding.resting)
         except TransientError as error:
             _log.warning("kafka does not answer", error=str(error))
             return False
@@ -243,9 +244,8 @@ class Dispatcher:
             self._holdings.add_short_first(appends)
 
     def _feed(self) -> None:
-        now, everything = self._clock(), frozenset(self._held)
-        stopped = self._consumer_paused or self._yielding.rest(now) > 0
-        self._detaching.feed(everything if stopped else self._paused, self._yielding.most(now))
+        stopped = self._consumer_paused or self._yielding.rest > 0
+        self._detaching.feed(frozenset(self._held) if stopped else self._paused, self._yielding.most)
         self._yielding.read_again(self._detaching.cursors.brought)
 
     def _check(self) -> None:
@@ -292,9 +292,9 @@ class Dispatcher:
         self._detaching.carry_out()
 
     def _adjust_flow(self) -> None:
-        now = self._clock()
-        stopped = frozenset(self._held) if self._consumer_paused else self._yielding.resting(now)
-        paused = self._flow.paused(self._held.values(), now) | self._holdings.unready | stopped
+        paused = self._flow.paused(self._held.values(), self._clock()) | self._holdings.unready
+        if self._consumer_paused:
+            paused |= frozenset(self._held)
         if paused != self._paused:
             self._source.pause(paused)
             self._paused = paused

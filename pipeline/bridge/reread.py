@@ -80,7 +80,7 @@ class TopicRereader:
             timeout = 0.0
         client = self._opened()
         self._tell(client)
-        client.fetch_at_most(self._piece if most is None else min(self._piece, SMALL_PIECE))
+        client.fetch(self._piece if most is None else min(self._piece, SMALL_PIECE), soon=True)
         if self._stalled(client):
             self._replace()
             return {}

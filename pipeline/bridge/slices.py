@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from pipeline.ports import Record
 
@@ -29,7 +29,7 @@ class Slices:
             self._kept.pop(number, None)
 
     def cut(
-        self, found: Mapping[int, Sequence[Record]], most: int | None, stopped: frozenset[int]
+        self, found: Mapping[int, Sequence[Record]], most: int | None, stopped: Set[int]
     ) -> dict[int, Sequence[Record]]:
         """Of each partition that is not stopped at most `most` of what is kept and of what was `found` now; the rest is kept."""
         for number, records in found.items():

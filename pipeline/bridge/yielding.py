@@ -16,27 +16,40 @@ _MOST = 5000
 class Yielding:
     """Knows which partitions have a backlog and whether others are up to date; times in seconds of one clock.
 
-    `behind`: records that a poll leaves in a partition with a backlog; `least`: records of the smallest slice.
+    `behind`: records that a poll leaves in a partition with a backlog; `least`: records of the smallest slice. What rests and
+    how much is taken is decided once for a round, when it begins.
     """
 
     def __init__(self, *, behind: int = 1000, least: int = 200) -> None:
         self._limit, self._least = behind, least
         self._behind: frozenset[int] = frozenset()
         self._slice = least
-        self._began = self._live_until = self._rests_until = float("-inf")
+        self._worked_since = self._live_until = self._rests_until = float("-inf")
         self._at_work = False
+        self.rest = 0.0
+        self.most: int | None = None
+
+    @property
+    def resting(self) -> frozenset[int]:
+        """The partitions that rest in this round."""
+        return self._behind if self.rest else frozenset()
 
     def begin(self, now: float) -> None:
-        """A round begins."""
-        self._began, self._at_work = now, False
+        """A round begins. ``rest``: seconds for which backlogs still rest, 0 when they may be worked on; ``most``: how many records
+        of a partition are taken, None for all that came.
+        """
+        self._at_work = False
+        self.rest = max(0.0, self._rests_until - now)
+        shared = max(self._least // 4, self._slice // max(1, len(self._behind)), 1)
+        self.most = shared if now < self._live_until else None
 
     def polled(self, left: Mapping[int, int], now: float) -> None:
-        """The partitions that brought records in this round, and how many more each has."""
+        """The partitions that brought records in this round, and how many more each has; work begins."""
         behind = {number for number, count in left.items() if count > self._limit}
         self._behind = (self._behind - left.keys()) | behind
         if left.keys() - behind:
             self._live_until = now + _LIVE
-        self._at_work = bool(behind)
+        self._at_work, self._worked_since = bool(behind), now
 
     def read_again(self, count: int) -> None:
         """Cursors brought so many records in this round; few are no work."""
@@ -48,23 +61,11 @@ class Yielding:
             self._behind -= numbers
             self._live_until = now + _LIVE
 
-    def most(self, now: float) -> int | None:
-        """How many records of a partition are worked on in one round; None: all that came."""
-        return self._slice if now < self._live_until else None
-
     def end(self, now: float) -> None:
         """The round ends: what there was to do for a backlog rests now, and comes in slices that take as long as they should."""
         if not self._at_work or now >= self._live_until:
             return
-        seconds = now - self._began
+        seconds = now - self._worked_since
         wanted = int(self._slice * min(2.0, max(0.5, _ROUND / max(seconds, 1e-6))))
         self._slice = min(_MOST, max(self._least, wanted))
         self._rests_until = now + seconds
-
-    def rest(self, now: float) -> float:
-        """Seconds for which backlogs still rest; 0 when they may be worked on."""
-        return max(0.0, self._rests_until - now)
-
-    def resting(self, now: float) -> frozenset[int]:
-        """The partitions that rest."""
-        return self._behind if now < self._rests_until else frozenset()

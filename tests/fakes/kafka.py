@@ -6,7 +6,7 @@ retention (``begin``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from pipeline.bridge.slices import Slices
@@ -85,7 +85,7 @@ class MemoryMember:
     _paused: frozenset[int] = frozenset()
     _slices: Slices = field(default_factory=Slices)
 
-    def poll(self, timeout: float, most: int | None = None) -> Polled:
+    def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
         """See RecordSource."""
         self._answer()
         now = self.kafka.grants_of(self)
@@ -99,7 +99,7 @@ class MemoryMember:
         self._slices.forget(assigned | revoked)
         reading = sorted(now.keys() - self._paused - self._slices.partitions)
         found = {p: batch for p in reading if (batch := self._read(p))}
-        records = self._slices.cut(found, most, self._paused)
+        records = self._slices.cut(found, most, self._paused | resting)
         left = {p: self.kafka.end(p) - batch[-1].offset - 1 for p, batch in records.items()}
         return Polled(records, assigned, revoked, left)
 

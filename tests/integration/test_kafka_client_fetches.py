@@ -9,6 +9,9 @@ from kafka import KafkaProducer, TopicPartition
 from devstack.process import wait_until
 from pipeline.bridge.client import Client
 from pipeline.bridge.client_settings import READING
+from pipeline.bridge.consumer import GroupMember
+from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.topics import Topics
 
 pytestmark = pytest.mark.integration
 BUSY, OTHER = 0, 1
@@ -75,3 +78,33 @@ def test_a_batch_larger_than_a_fetch_is_read_in_every_partition(
     with reading(kafka_bootstrap, topic) as reader:
         assert wait_until(lambda: reader.poll() and reader.got(BUSY) == reader.got(OTHER) == 320, 20, pause=0)
         assert max(sum(found.values()) for found in reader.polls) > 256 * 1024 // LARGE + 1
+
+
+def test_a_backlog_in_slices_does_not_wait_for_what_another_partition_has_not(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    # The broker may hold a fetch for 20 s. Mutant: fetches beside a partition with more are held for as long as others.
+    topic = kafka_topic(2)
+    topics = Topics((topic,), 2)
+    view = GroupView(kafka_bootstrap, topics, topic)
+    view.commit({BUSY: 0, OTHER: 0})
+    view.close()
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+    for _ in range(300):
+        producer.send(topic, b"x" * LARGE, partition=BUSY)
+    producer.flush(20)
+    producer.close()
+    member = GroupMember(kafka_bootstrap, topics, topic, options={**READING, "fetch_max_wait_ms": 20_000})
+    got: list[int] = []
+
+    def all_came() -> bool:
+        polled = member.poll(0.1, 5)
+        assert all(len(batch) <= 5 for batch in polled.records.values())
+        got.extend(record.offset for batch in polled.records.values() for record in batch)
+        return len(got) == 300
+
+    try:
+        assert wait_until(all_came, 18, pause=0)
+        assert got == list(range(300))
+    finally:
+        member.close()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import TopicAuthorizationFailedError
+from kafka.consumer.fetcher import ExceptionMetadata
+from kafka.errors import CorruptRecordError, TopicAuthorizationFailedError
 
 from devstack.process import wait_until
 from pipeline.bridge.client import Client
@@ -118,5 +119,39 @@ def test_what_stops_fetches_is_said_by_a_poll(kafka_bootstrap: str, kafka_topic:
 
     counted.client._fetcher._send_fetches_async = refused
     with pytest.raises(TopicAuthorizationFailedError):
+        counted.poll()
+    counted.client.close(autocommit=False)
+
+
+def test_what_stops_a_fetch_that_nobody_waited_for_is_said_by_the_next_poll(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str], producer: KafkaProducer
+) -> None:
+    # Mutant: _raise_failure() that does not look at what was sent.
+    counted = Counted(Client, kafka_bootstrap, kafka_topic(2))
+    fetched(counted, producer)
+    send = counted.client._fetcher._send_fetches_async
+
+    async def refused() -> None:
+        counted.client._fetcher._send_fetches_async = send
+        raise TopicAuthorizationFailedError
+
+    counted.client._fetcher._send_fetches_async = refused
+    assert counted.poll()
+    assert wait_until(lambda: counted.client._fetcher.sent.is_done, 20)
+    with pytest.raises(TopicAuthorizationFailedError):
+        counted.poll()
+    counted.client.close(autocommit=False)
+
+
+def test_a_record_that_cannot_be_read_is_said_also_of_a_paused_partition(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    # Mutant: _raise_failure() that looks at nothing. The client notes it as here, behind records that it hands out.
+    counted = Counted(Client, kafka_bootstrap, kafka_topic(2))
+    counted.client._fetcher._next_in_line_exception_metadata = ExceptionMetadata(
+        counted.place, 0, CorruptRecordError("crc")
+    )
+    counted.client.pause(counted.place)
+    with pytest.raises(CorruptRecordError):
         counted.poll()
     counted.client.close(autocommit=False)

@@ -1,6 +1,6 @@
 """A backlog yields to whoever is up to date: it comes in slices, and rests after each; alone it comes whole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 
 import pytest
@@ -14,7 +14,7 @@ from tests.fakes.books import MemoryBooks
 from tests.fakes.kafka import MemoryKafka, MemoryMember, MemoryRereader
 from tests.fakes.lane_store import MemoryLaneStore
 
-BUSY, LIVE = "6", "12"  # in two partitions
+BUSY, LIVE, AGAIN = "6", "12", "8"  # the first in a partition of its own
 PIECE, SLICE = 50, 10
 ROUND = 0.001
 
@@ -26,7 +26,7 @@ class Store(MemoryLaneStore):
         super().__init__()
         self.seconds = 0.001
         self.bench = bench
-        self.got: dict[str, list[tuple[float, int]]] = {BUSY: [], LIVE: []}
+        self.got: dict[str, list[tuple[float, int]]] = {BUSY: [], LIVE: [], AGAIN: []}
 
     def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
         for append in appends:
@@ -41,8 +41,8 @@ class Member(MemoryMember):
 
     bench: "Bench"
 
-    def poll(self, timeout: float, most: int | None = None) -> Polled:
-        polled = super().poll(timeout, most)
+    def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
+        polled = super().poll(timeout, most, resting)
         if not polled.records:
             self.bench.now += timeout
         return polled
@@ -84,7 +84,7 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Bench:
-    assert partition_of(BUSY, 2) != partition_of(LIVE, 2)
+    assert partition_of(BUSY, 2) != partition_of(LIVE, 2) == partition_of(AGAIN, 2)
     return Bench()
 
 
@@ -142,3 +142,38 @@ def test_what_cursors_read_again_yields_too(bench: Bench) -> None:
     require_slices(bench.store.got[BUSY])
     assert sum(count for _, count in bench.store.got[BUSY]) == 4 * PIECE
     assert sum(count for _, count in bench.store.got[LIVE]) == 400
+
+
+def test_a_backlog_and_what_cursors_read_again_elsewhere_take_turns(bench: Bench) -> None:
+    # Mutants: cursors that read while a backlog rests: their work is its next rest; a rest that is longer each time.
+    bench.append(AGAIN, 20 * PIECE)
+    bench.rounds(40, live=False)
+    bench.books.open[1] = Request(1, partition_of(AGAIN, 2), AGAIN, "rewind", "to see it again", 0)
+    bench.append(BUSY, 20 * PIECE)
+    bench.now += 2.0
+    bench.rounds(200, live=True)
+    assert len(bench.store.got[BUSY]) > 10
+    assert len(bench.store.got[AGAIN]) > 20 + 10
+
+
+def test_several_backlogs_share_a_slice() -> None:
+    # Mutant: a slice of each.
+    yielding = Yielding(behind=10, least=100)
+    yielding.polled({0: 20, 1: 20, 2: 0}, 1.0)
+    yielding.begin(1.1)
+    assert (yielding.most, yielding.resting) == (50, frozenset())
+    yielding.polled({0: 20, 1: 20}, 1.1)
+    yielding.end(1.2)
+    yielding.begin(1.25)
+    assert yielding.resting == {0, 1}
+    assert yielding.rest == pytest.approx(0.05)
+
+
+def test_waiting_for_records_is_no_work() -> None:
+    # Mutant: the work of a round that begins before the poll.
+    yielding = Yielding(behind=10, least=100)
+    yielding.begin(1.0)
+    yielding.polled({0: 20, 1: 0}, 1.1)
+    yielding.end(1.11)
+    yielding.begin(1.11)
+    assert yielding.rest == pytest.approx(0.01)
