@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
-from pipeline import settings
+from pipeline import garbage, settings
 from pipeline.control import rejected
 from pipeline.control.database import ControlDatabase
 from pipeline.lanes import request, transport
@@ -117,6 +117,7 @@ class CeleryProcess:
 
     def ready(self, queues: list[str]) -> None:
         """The worker consumes these queues now."""
+        garbage.settle()
         mine = [turns for name, turns in self._held.items() if name in queues]
         self._renewal = Renewal(mine).start()
         self._beat(f"worker:{','.join(sorted(queues))}", lambda: metrics(mine))
@@ -164,6 +165,10 @@ def _ready(**_: Any) -> None:
     _process.ready(list(app.amqp.queues.consume_from))
 
 
+def _child_ready(**_: Any) -> None:
+    garbage.settle()
+
+
 def _schedules(**_: Any) -> None:
     _process.schedules()
 
@@ -174,5 +179,6 @@ def _stopped(**_: Any) -> None:
 
 signals.setup_logging.connect(_set_up_logging, weak=False)
 signals.worker_ready.connect(_ready, weak=False)
+signals.worker_process_init.connect(_child_ready, weak=False)
 signals.beat_init.connect(_schedules, weak=False)
 signals.worker_shutdown.connect(_stopped, weak=False)

@@ -1,7 +1,8 @@
-"""Backlogs yield to those who are up to date: they are worked on in slices, and rest after each for as long as it took.
+"""Backlogs yield to those who are up to date: they are worked on in slices, and rest after each three times as long as it took.
 
 Without it the events of all merchants wait behind each piece of a backlog: in the bridge, and for its CPU everywhere else. Where
-nobody is up to date nothing rests: a backlog alone is worked off as fast as can be.
+nobody is up to date nothing rests: a backlog alone is worked off as fast as can be. One that does not become shorter rests
+less and less.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 _LIVE = 1.0  # seconds
 _ROUND = 0.01  # seconds that a round with a slice should take
 _MOST = 5000
+_LOOK_EVERY = 1.0  # seconds
+_RESTS, _SHORT_REST = 3.0, 0.375  # by how long the work took; a shorter one is none
 
 
 class Yielding:
@@ -22,7 +25,10 @@ class Yielding:
 
     def __init__(self, *, behind: int = 1000, least: int = 200) -> None:
         self._limit, self._least = behind, least
-        self._behind: frozenset[int] = frozenset()
+        self._behind: dict[int, int] = {}
+        self._before: dict[int, int] = {}
+        self._look_at = float("-inf")
+        self._rests = _RESTS
         self._slice = least
         self._worked_since = self._live_until = self._rests_until = float("-inf")
         self._at_work = False
@@ -32,7 +38,7 @@ class Yielding:
     @property
     def resting(self) -> frozenset[int]:
         """The partitions that rest in this round."""
-        return self._behind if self.rest else frozenset()
+        return frozenset(self._behind) if self.rest else frozenset()
 
     def begin(self, now: float) -> None:
         """A round begins. ``rest``: seconds for which backlogs still rest, 0 when they may be worked on; ``most``: how many records
@@ -45,11 +51,23 @@ class Yielding:
 
     def polled(self, left: Mapping[int, int], now: float) -> None:
         """The partitions that brought records in this round, and how many more each has; work begins."""
-        behind = {number for number, count in left.items() if count > self._limit}
-        self._behind = (self._behind - left.keys()) | behind
-        if left.keys() - behind:
+        behind = {number: count for number, count in left.items() if count > self._limit}
+        self._behind = {
+            number: count for number, count in self._behind.items() if number not in left
+        } | behind
+        if left.keys() - behind.keys():
             self._live_until = now + _LIVE
         self._at_work, self._worked_since = bool(behind), now
+        if now >= self._look_at:
+            self._look(now)
+
+    def _look(self, now: float) -> None:
+        """Backlogs that do not become shorter must rest less."""
+        before, self._before, self._look_at = self._before, dict(self._behind), now + _LOOK_EVERY
+        if any(count >= before.get(number, count + 1) for number, count in self._behind.items()):
+            self._rests = self._rests / 2 if self._rests > _SHORT_REST else 0.0
+        else:
+            self._rests = min(_RESTS, max(_SHORT_REST, 2 * self._rests))
 
     def read_again(self, count: int) -> None:
         """Cursors brought so many records in this round; few are no work."""
@@ -58,7 +76,7 @@ class Yielding:
     def reassigned(self, numbers: frozenset[int], now: float) -> None:
         """Partitions that were given or taken away. Until more is known, others count as up to date."""
         if numbers:
-            self._behind -= numbers
+            self._behind = {number: count for number, count in self._behind.items() if number not in numbers}
             self._live_until = now + _LIVE
 
     def end(self, now: float) -> None:
@@ -68,4 +86,4 @@ class Yielding:
         seconds = now - self._worked_since
         wanted = int(self._slice * min(2.0, max(0.5, _ROUND / max(seconds, 1e-6))))
         self._slice = min(_MOST, max(self._least, wanted))
-        self._rests_until = now + seconds
+        self._rests_until = now + self._rests * seconds

@@ -11,6 +11,7 @@ import click
 import structlog
 from redis import Redis
 
+from pipeline import garbage
 from pipeline import settings as configuration
 from pipeline.bridge.backpressure import Flow, store_pressure
 from pipeline.bridge.bookkeeping import Bookkeeping
@@ -97,6 +98,7 @@ def run(settings: Settings, consumer: str, stop: threading.Event, instance: str 
     structlog.get_logger().info(
         "bridge runs", consumer=consumer, group=group_of(settings, consumer), instance=instance
     )
+    garbage.settle()
     try:
         dispatcher.run(stop)
     finally:
