@@ -15,7 +15,7 @@ READING: Mapping[str, Any] = {
     "enable_auto_commit": False,
     "auto_offset_reset": "none",
     "max_poll_records": 10**6,
-    "fetch_max_bytes": 4 * 1024 * 1024,
+    "fetch_max_bytes": 1024 * 1024,
     "max_partition_fetch_bytes": 256 * 1024,
     "fetch_max_wait_ms": 250,
     "metrics_enabled": False,
