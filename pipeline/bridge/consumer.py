@@ -25,10 +25,8 @@ from pipeline.errors import FencedError, PermanentError, PositionLostError, Tran
 from pipeline.kafka_security import PLAINTEXT, KafkaSecurity
 from pipeline.ports import Committed, Polled, Record
 
-_JOINING, _JOINING_AGAIN = (
-    1.0,
-    0.1,
-)  # seconds that a poll waits while the client has no partition, or joins anew
+# Seconds that a poll waits at least while the client has no partition, and while it joins anew.
+_JOINING, _JOINING_AGAIN = 1.0, 0.1
 UNASSIGNED_AFTER, _RAREST_JOIN = 15.0, 300.0
 
 _log = structlog.get_logger()
