@@ -5,11 +5,12 @@ of a service. Addresses come from the environment and `.env`, as for every proce
 """
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import boto3
@@ -36,6 +37,7 @@ settings.register_profile("shared", deadline=None)
 settings.register_profile("soak", settings.get_profile("shared"), max_examples=2000)
 settings.load_profile("shared")
 
+T = TypeVar("T")
 REPO = Path(__file__).resolve().parent.parent
 
 
@@ -176,17 +178,20 @@ def kafka_admin(kafka_bootstrap: str) -> Iterator[KafkaAdminClient]:
     client.close()
 
 
-def delete_groups(admin: KafkaAdminClient, *groups: str) -> None:
-    """Take consumer groups away. A broker that stood still for three seconds has no coordinators for a moment."""
-
-    def gone() -> bool:
+def coordinated(call: Callable[[], T]) -> T:
+    """What a group's coordinator answers. A broker that stood still for its session has none for a moment."""
+    deadline = time.monotonic() + 30
+    while True:
         try:
-            admin.delete_groups(list(groups))
+            return call()
         except CoordinatorNotAvailableError:
-            return False
-        return True
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
-    assert wait_until(gone, 30), "no coordinator for 30 s"
+
+def delete_groups(admin: KafkaAdminClient, *groups: str) -> None:
+    coordinated(lambda: admin.delete_groups(list(groups)))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pipeline.bridge.client_settings import READING
 from pipeline.bridge.consumer import UNASSIGNED_AFTER, GroupMember
 from pipeline.bridge.group_view import GroupView
 from pipeline.bridge.topics import Topics
+from tests.conftest import coordinated
 
 pytestmark = pytest.mark.integration
 CURED: Mapping[str, Any] = READING
@@ -143,7 +144,7 @@ def members(bootstrap: str, group: str) -> set[str]:
     """The ids that a group's members have from its coordinator; a new client gets a new one."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        described = admin.describe_groups([group])[group]
+        described = coordinated(lambda: admin.describe_groups([group]))[group]
         return {member["member_id"] for member in described["members"]}
     finally:
         admin.close()
