@@ -12,6 +12,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
+from pipeline.bridge.batches import PartitionRecords
 from pipeline.control.identities import Identity
 
 _SOON_MS = 20
@@ -21,7 +22,7 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
     """Kafka's client, which costs less and of which nothing stays behind when no broker answers.
 
     Its own keeps a thread and its sockets then. And its poll hands over to that thread three times and waits for each
-    answer: ours does so once, and only when no records are there yet.
+    answer: ours does so once, and only when no records are there yet. Records are read as in `pipeline.bridge.batches`.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -37,6 +38,7 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
             _ready, coordinator, coordinator.ensure_coordinator_ready
         )
         fetcher.fetch_records = partial(_fetch_records, fetcher)
+        fetcher.PartitionRecords = PartitionRecords
 
     def fetch(self, size: int, *, soon: bool) -> None:
         """The next fetches bring so many bytes of a partition, or one batch if that is larger.
