@@ -23,6 +23,7 @@ SENT = struct.Struct("<iqd")
 """Partition, offset, and the moment before the record was handed to the client, in monotonic seconds."""
 _CROWD = 1000  # events/s above which several go at once
 _TOGETHER = 0.005  # seconds
+_FINE = 0.001  # seconds: the client waits for whole milliseconds, and for less not at all
 
 
 class Traffic(msgspec.Struct, frozen=True):
@@ -78,7 +79,10 @@ def run(traffic: Traffic) -> float:
         for at, together in moments(traffic.rate, traffic.count, traffic.seed):
             due = traffic.begin + at
             while (left := due - time.monotonic()) > 0:
-                client.poll(min(left, 0.002))
+                if left < _FINE:
+                    time.sleep(left)
+                else:
+                    client.poll(left)
             worst = max(worst, -left)
             for _ in range(together):
                 partition, key, value = next(chosen)

@@ -1,7 +1,7 @@
 """What of a lane is read but not yet accepted.
 
-Offsets are kept together as they were read, those of a few seconds in one chunk, packed to eight bytes each once they are
-appended: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
+Offsets are kept together as they were read, those of a few seconds in one chunk, packed to four bytes each once they are
+appended, as distances from the chunk's first: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
 """
 
 from __future__ import annotations
@@ -16,29 +16,36 @@ from heapq import heappop, heappush
 from pipeline.ports import Record
 
 _FEW = 10
+_FAR = 2**32  # distances below it have four bytes
 _TOGETHER = 5.0  # seconds: the age of a chunk is that of its first record, too old by so much
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Records of one lane that were read together."""
+    """Records of one lane that were read together; `offsets` are counted from `base`."""
 
     offsets: MutableSequence[int]
     values: list[bytes]
     size: int
     read_at: float
     first: int = 0
+    base: int = 0
 
     @property
     def head(self) -> int:
         """The smallest offset that is not accepted."""
-        return self.offsets[self.first]
+        return self.base + self.offsets[self.first]
+
+    @property
+    def last(self) -> int:
+        """The greatest offset."""
+        return self.base + self.offsets[-1]
 
     def accept(self, offset: int) -> int:
         """Everything up to `offset` is accepted; returns the bytes this frees, by the chunk's mean size."""
         left = len(self.offsets) - self.first
-        first = bisect_right(self.offsets, offset, self.first)
+        first = bisect_right(self.offsets, offset - self.base, self.first)
         freed = self.size * (first - self.first) // left
         self.size -= freed
         self.first = first
@@ -52,12 +59,18 @@ class Chunk:
 
     def appended(self) -> None:
         """The lane holds the values now, and nothing more comes to this chunk: what stays are offsets."""
-        self.offsets, self.values = array("q", self.offsets), []
+        base = self.offsets[0]
+        kind = "I" if self.offsets[-1] - base < _FAR else "Q"
+        self.offsets, self.base, self.values = array(kind, [one - base for one in self.offsets]), base, []
 
-    def join(self, later: Chunk) -> None:
-        """Records of the same lane that were read soon after; both are appended."""
-        self.offsets.extend(later.offsets)
+    def join(self, later: Chunk) -> bool:
+        """Records of the same lane that were read soon after; both are appended. False when they lie too far away."""
+        if later.last - self.base >= _FAR:
+            return False
+        distance = later.base - self.base
+        self.offsets.extend(array("I", [distance + one for one in later.offsets]))
         self.size += later.size
+        return True
 
 
 @dataclass(slots=True)
@@ -104,14 +117,16 @@ class Lane:
 
     def _join_newest(self) -> None:
         """Lanes that wait for long would have a chunk of each round: many times what their offsets need."""
-        if len(self.chunks) > 1 and self.chunks[-1].read_at - self.chunks[-2].read_at < _TOGETHER:
-            newest = self.chunks.pop()
-            self.chunks[-1].join(newest)
+        if len(self.chunks) < 2:
+            return
+        older, newest = self.chunks[-2], self.chunks[-1]
+        if newest.read_at - older.read_at < _TOGETHER and older.join(newest):
+            self.chunks.pop()
 
     def accept(self, offset: int) -> int:
         """Everything up to `offset` is accepted; returns the bytes this frees."""
         freed = 0
-        while self.chunks and self.chunks[0].offsets[-1] <= offset:
+        while self.chunks and self.chunks[0].last <= offset:
             freed += self.chunks.popleft().size
         if self.chunks and self.chunks[0].head <= offset:
             freed += self.chunks[0].accept(offset)

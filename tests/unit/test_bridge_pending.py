@@ -2,12 +2,15 @@
 
 import tracemalloc
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pipeline.bridge.pending import Lane
 
 COUNT, FIRST = 100_000, 10_000_000
 
 
-def test_what_waits_costs_eight_bytes_a_record() -> None:
+def test_what_waits_costs_four_bytes_a_record() -> None:
     tracemalloc.start()
     try:
         lane = Lane("m1")
@@ -16,8 +19,8 @@ def test_what_waits_costs_eight_bytes_a_record() -> None:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # Mutant: the list of offsets as it was read, which takes 40 bytes for each.
-    assert held < 9 * COUNT
+    # Mutants: the list of offsets as it was read, which takes 40 bytes for each; eight bytes for each distance.
+    assert held < 5 * COUNT
     lane.accept(FIRST + COUNT - 2)
     assert lane.head == FIRST + COUNT - 1
 
@@ -48,3 +51,31 @@ def test_how_long_the_oldest_waits_is_known_to_five_seconds() -> None:
         lane.appended(number, float(number))
     lane.accept(89)
     assert 85.0 <= lane.chunks[0].read_at <= 90.0
+
+
+@given(
+    rounds=st.lists(
+        st.tuples(
+            st.lists(st.sampled_from([1, 2, 900, 2**31, 2**32 - 1, 2**32]), min_size=1), st.floats(0, 9)
+        ),
+        min_size=1,
+    ),
+    data=st.data(),
+)
+def test_offsets_lie_as_far_apart_as_they_like(
+    rounds: list[tuple[list[int], float]], data: st.DataObject
+) -> None:
+    # Mutants: `join` asks for no distance, or joins by its own base; distances of four bytes whatever they are.
+    lane, offset, now, waiting = Lane("m1"), FIRST, 0.0, []
+    for steps, pause in rounds:
+        offsets = [offset := offset + step for step in steps]
+        now += pause
+        lane.receive(list(offsets), [b"v"] * len(offsets), now)
+        lane.appended(offsets[-1], now)
+        waiting += offsets
+    while waiting:
+        assert (lane.head, lane.size) == (waiting[0], len(waiting))
+        accepted = data.draw(st.integers(0, len(waiting) - 1))
+        lane.accept(waiting[accepted] + data.draw(st.integers(0, 0 if accepted < len(waiting) - 1 else 5)))
+        waiting = waiting[accepted + 1 :]
+    assert (lane.head, lane.size) == (None, 0)
