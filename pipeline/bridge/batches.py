@@ -36,6 +36,9 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the c
                 yield from self._unpack_old(tp, batch)
                 continue
             self.leader_epoch = batch.leader_epoch
+            # The client puts a partition that brought something behind the others in its next fetch.
+            self.bytes_read += batch.size_in_bytes
+            self.records_read += batch.records_count
             if not batch.is_control_batch:
                 try:
                     found = read(batch)
@@ -52,6 +55,8 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # the c
         for record in batch:
             if self.check_crcs and not record.validate_crc():
                 raise CorruptRecordError(_says(tp, record.offset, "does not have its checksum"))
+            self.bytes_read += record.size_in_bytes
+            self.records_read += 1
             self.next_fetch_offset = record.offset + 1
             yield Fetched(record.offset, record.timestamp, record.key, record.value)
 

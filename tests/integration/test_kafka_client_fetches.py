@@ -1,5 +1,6 @@
 """How much one fetch of a bridge brings, on the real broker."""
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -108,3 +109,35 @@ def test_a_backlog_in_slices_does_not_wait_for_what_another_partition_has_not(
         assert got == list(range(300))
     finally:
         member.close()
+
+
+def test_what_is_kept_of_a_backlog_in_slices_does_not_grow(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    # Mutant: a partition that has slices left is read on in Kafka (order stays right, and all of it is in memory soon).
+    topic = kafka_topic(2)
+    topics = Topics((topic,), 2)
+    view = GroupView(kafka_bootstrap, topics, topic)
+    view.commit({BUSY: 0, OTHER: 0})
+    view.close()
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+    for _ in range(600):
+        producer.send(topic, b"x" * LARGE, partition=BUSY)
+    producer.flush(20)
+    producer.close()
+    member = GroupMember(kafka_bootstrap, topics, topic)
+    got: list[int] = []
+
+    def hundred_came() -> bool:
+        got.extend(record.offset for batch in member.poll(0.1, 1).records.values() for record in batch)
+        return len(got) >= 100
+
+    tracemalloc.start()
+    try:
+        assert wait_until(hundred_came, 20, pause=0)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        member.close()
+    assert got == list(range(100))
+    assert held < 100 * LARGE

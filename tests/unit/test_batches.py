@@ -71,6 +71,15 @@ def test_batches_are_read_as_the_client_reads_them(batches: Any, codec: int, dat
     assert not ours
 
 
+def test_the_client_is_told_that_a_partition_brought_something() -> None:
+    # It puts such a partition behind the others in its next fetch. Mutant: nothing is counted.
+    drained: list[Any] = []
+    records = reader(bytes(built([(1, b"k", b"v", [])] * 3)), on_drain=drained.append)
+    records.take()
+    assert drained == [records]
+    assert (records.bytes_read > 0, records.records_read) == (True, 3)
+
+
 def test_what_is_taken_in_parts_goes_on_where_it_was() -> None:
     # Mutant: records do not move the next offset, only their batch does.
     records = reader(bytes(built([(1, b"k", b"%d" % n, []) for n in range(5)], 10)))
@@ -105,11 +114,15 @@ def test_the_brokers_time_is_taken_where_it_counts() -> None:
 
 
 def test_formats_of_old_are_read_too() -> None:
-    # Mutant: no `_unpack_old`.
+    # Mutants: no `_unpack_old`; it counts nothing.
     builder = LegacyRecordBatchBuilder(1, 0, 1 << 20)
     for offset in (4, 5):
         builder.append(offset, 11, b"k", b"v")
-    assert reader(bytes(builder.build())).take() == [Fetched(4, 11, b"k", b"v"), Fetched(5, 11, b"k", b"v")]
+    drained: list[Any] = []
+    records = reader(bytes(builder.build()), on_drain=drained.append)
+    assert records.take() == [Fetched(4, 11, b"k", b"v"), Fetched(5, 11, b"k", b"v")]
+    assert drained == [records]
+    assert (records.bytes_read > 0, records.records_read) == (True, 2)
 
 
 def test_a_byte_that_changed_is_noticed() -> None:
