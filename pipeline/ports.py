@@ -14,9 +14,9 @@ from pipeline.domain.sweep import Sweep
 
 
 class Record(Protocol):
-    """One record of the topic as its client gives it: nothing about key and value is checked yet.
+    """One record of the topic as it was read: nothing about key and value is checked yet.
 
-    A protocol, so that the client's own object passes as it is: another one per record would cost 1 µs.
+    A protocol, so that what a reader makes of it passes as it is: another object per record would cost 1 µs.
     """
 
     @property

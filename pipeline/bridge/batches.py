@@ -72,7 +72,7 @@ def read(batch: Any) -> list[Fetched]:
     base, first = batch.base_offset, batch.first_timestamp
     appended = batch.max_timestamp if batch.timestamp_type == batch.LOG_APPEND_TIME else None
     found: list[Fetched] = []
-    # A number is a varint of its zigzag form. Those of one byte that are not negative, most of them, are read in place.
+    # A number is a varint of its zigzag form. Offsets and lengths of keys, mostly of one byte, are read in place.
     try:
         for _ in range(batch.records_count):
             number, at = _number(data, at)
