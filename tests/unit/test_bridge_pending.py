@@ -53,10 +53,11 @@ def test_how_long_the_oldest_waits_is_known_to_five_seconds() -> None:
     assert 85.0 <= lane.chunks[0].read_at <= 90.0
 
 
-STEPS = st.lists(st.sampled_from([1, 2, 900, 2**31, 2**32 - 1, 2**32]), min_size=1)
+STEPS = st.lists(st.sampled_from([1, 2, 3, 900, 901, 2**31, 2**32 - 1, 2**32]), min_size=1, max_size=5)
+ACCEPTED = st.sampled_from([0, 0, 0, 1, 2, 20])
 
 
-@given(rounds=st.lists(st.tuples(STEPS, st.floats(0, 9), st.booleans(), st.integers(0, 20))))
+@given(rounds=st.lists(st.tuples(STEPS, st.floats(0, 9), st.booleans(), ACCEPTED)))
 def test_offsets_lie_as_far_apart_as_they_like(rounds: list[tuple[list[int], float, bool, int]]) -> None:
     # Mutants: `join` asks for no distance, or joins by its own base; distances of four bytes whatever they are.
     lane, offset, now, waiting = Lane("m1"), FIRST, 0.0, []
