@@ -1,7 +1,7 @@
 """Backlogs yield to those who are up to date: they are worked on in slices, and rest after each three times as long as it took.
 
 Without it the events of all merchants wait behind each piece of a backlog: in the bridge, and for its CPU everywhere else. Where
-nobody is up to date nothing rests: a backlog alone is worked off as fast as can be. One that does not become shorter rests
+nobody is up to date nothing rests: a backlog alone is worked off as fast as can be. One that hardly becomes shorter rests
 less and less.
 """
 
@@ -19,12 +19,13 @@ _RESTS, _SHORT_REST = 3.0, 0.375  # by how long the work took; a shorter one is 
 class Yielding:
     """Knows which partitions have a backlog and whether others are up to date; times in seconds of one clock.
 
-    `behind`: records that a poll leaves in a partition with a backlog; `least`: records of the smallest slice. What rests and
-    how much is taken is decided once for a round, when it begins.
+    `behind`: records that a poll leaves in a partition with a backlog, a second of a flood rather than a hiccup's worth; `least`:
+    records of the smallest slice. What rests and how much is taken is decided once for a round, when it begins.
     """
 
-    def __init__(self, *, behind: int = 1000, least: int = 200) -> None:
+    def __init__(self, *, behind: int = 5000, least: int = 200) -> None:
         self._limit, self._least = behind, least
+        self._shorter = max(1, behind // 5)
         self._behind: dict[int, int] = {}
         self._before: dict[int, int] = {}
         self._look_at = float("-inf")
@@ -62,9 +63,10 @@ class Yielding:
             self._look(now)
 
     def _look(self, now: float) -> None:
-        """Backlogs that do not become shorter must rest less."""
+        """Backlogs that hardly become shorter, by less than a fifth of the bound in a second, must rest less."""
         before, self._before, self._look_at = self._before, dict(self._behind), now + _LOOK_EVERY
-        if any(count >= before.get(number, count + 1) for number, count in self._behind.items()):
+        less = {number: before[number] - count for number, count in self._behind.items() if number in before}
+        if any(by < self._shorter for by in less.values()):
             self._rests = self._rests / 2 if self._rests > _SHORT_REST else 0.0
         else:
             self._rests = min(_RESTS, max(_SHORT_REST, 2 * self._rests))

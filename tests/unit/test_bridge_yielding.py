@@ -189,3 +189,15 @@ def test_a_backlog_that_does_not_become_shorter_rests_less_and_less() -> None:
         yielding.begin(second + 0.01)
         rests.append(round(100 * yielding.rest, 3))
     assert rests == [3.0, 3.0, 1.5, 0.75, 0.375, 0.0, 0.0, 0.0, 0.375, 0.75, 1.5, 3.0, 3.0]
+
+
+def test_a_backlog_that_hardly_becomes_shorter_rests_less_too() -> None:
+    # Beside a flood that came into arrears it would last for long. Mutant: any record less is enough.
+    yielding, rests = Yielding(behind=10, least=100), []
+    for second, left in enumerate([900, 899, 898, 896]):
+        yielding.begin(float(second))
+        yielding.polled({0: left, 1: 0}, float(second))
+        yielding.end(second + 0.01)
+        yielding.begin(second + 0.01)
+        rests.append(round(100 * yielding.rest, 3))
+    assert rests == [3.0, 1.5, 0.75, 1.5]
