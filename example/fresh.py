@@ -9,6 +9,7 @@ import psycopg
 import redshift_connector
 from elasticsearch import Elasticsearch
 from kafka.admin import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError
 from psycopg import sql
 from redis import Redis
 from redshift_connector.core import Connection
@@ -62,9 +63,19 @@ def _kafka(settings: Settings) -> None:
             admin.delete_topics(sorted(found))
             if not wait_until(lambda: not topics & set(admin.list_topics()), 30):
                 raise TimeoutError(f"Kafka does not delete topics {', '.join(sorted(found))}")
-        _unless_absent(lambda: admin.delete_groups(groups))
+        if not wait_until(lambda: _deleted(admin, groups), 30):
+            raise TimeoutError("Kafka has no coordinator of groups")
     finally:
         admin.close()
+
+
+def _deleted(admin: KafkaAdminClient, groups: list[str]) -> bool:
+    """False while a new broker, asked for a group for the first time, still makes what it keeps groups in."""
+    try:
+        _unless_absent(lambda: admin.delete_groups(groups))
+    except CoordinatorNotAvailableError:
+        return False
+    return True
 
 
 def _unless_absent(call: Callable[[], object]) -> None:

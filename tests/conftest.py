@@ -179,7 +179,7 @@ def kafka_admin(kafka_bootstrap: str) -> Iterator[KafkaAdminClient]:
 
 
 def coordinated(call: Callable[[], T]) -> T:
-    """What a group's coordinator answers. A broker that stood still for its session has none for a moment."""
+    """What a group's coordinator answers. A new broker that is asked for the first time has none for a moment."""
     deadline = time.monotonic() + 30
     while True:
         try:
