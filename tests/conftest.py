@@ -191,6 +191,7 @@ def coordinated(call: Callable[[], T]) -> T:
 
 
 def delete_groups(admin: KafkaAdminClient, *groups: str) -> None:
+    """Take consumer groups away."""
     coordinated(lambda: admin.delete_groups(list(groups)))
 
 

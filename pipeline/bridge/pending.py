@@ -1,7 +1,8 @@
 """What of a lane is read but not yet accepted.
 
 Offsets are kept together as they were read, those of a few seconds in one chunk, packed to four bytes each once they are
-appended, as distances from the chunk's first: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative and costs per chunk, not per record.
+appended, as distances from the chunk's first: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative
+and costs per chunk, not per record.
 """
 
 from __future__ import annotations
