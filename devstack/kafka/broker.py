@@ -22,11 +22,11 @@ JAVA = 17
 # Length 10, key 18, version 0, correlation 0, no client id.
 API_VERSIONS_REQUEST = bytes.fromhex("0000000a 0012 0000 00000000 ffff")
 FLAGS = (
-    # As Kafka's own start script has it: the serial collector stopped the broker for a tenth of a second at a time.
+    # As Kafka's own start script has them: the serial collector stopped the broker for a tenth of a second at a time,
+    # and with the first of Java's two compilers alone it took twice the CPU.
     "-XX:+UseG1GC",
     "-XX:MaxGCPauseMillis=20",
     "-XX:InitiatingHeapOccupancyPercent=35",
-    "-XX:TieredStopAtLevel=1",
     "-XX:+ExitOnOutOfMemoryError",
     "-Xms512m",
     "-Xmx512m",

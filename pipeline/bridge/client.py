@@ -13,6 +13,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future
 
 from pipeline.bridge.batches import PartitionRecords
+from pipeline.bridge.driver import Driver
 from pipeline.control.identities import Identity
 
 _SOON_MS = 20
@@ -23,9 +24,12 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
 
     Its own keeps a thread and its sockets then. And its poll hands over to that thread three times and waits for each
     answer: ours does so once, and only when no records are there yet. Records are read as in `pipeline.bridge.batches`.
+
+    `threadless`: the loop is driven by whoever calls (`pipeline.bridge.driver`), all of whose calls must be on one thread.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, threadless: bool = False, **options: Any) -> None:
+        self._driver: Driver | None = None
         try:
             super().__init__(**options)
         except BaseException:
@@ -39,6 +43,14 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
         )
         fetcher.fetch_records = partial(_fetch_records, fetcher)
         fetcher.PartitionRecords = PartitionRecords
+        if threadless:
+            self._driver = Driver(self._net)
+
+    def close(self, autocommit: bool = True, timeout_ms: float | None = None) -> None:
+        """See KafkaConsumer."""
+        if self._driver is not None:
+            self._driver.close()
+        super().close(autocommit=autocommit, timeout_ms=timeout_ms)
 
     def fetch(self, size: int, *, soon: bool) -> None:
         """The next fetches bring so many bytes of a partition, or one batch if that is larger.
@@ -81,12 +93,14 @@ def _ready(coordinator: Any, find: Any, timeout_ms: float | None = None) -> bool
 def _fetch_records(
     fetcher: Any, max_records: int | None = None, update_offsets: bool = True, timeout_ms: float | None = None
 ) -> tuple[dict[Any, list[Any]], bool]:
-    """See Fetcher.fetch_records."""
+    """See Fetcher.fetch_records.
+
+    The next fetch is sent when somebody asks for records again, not when these are handed out: one that is answered
+    meanwhile has little in it, and what comes behind that would wait for the fetch after it.
+    """
     _raise_failure(fetcher)
-    records, partly = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+    records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
     if records:
-        if not partly:
-            fetcher.sent = fetcher._manager.call_soon(fetcher._send_fetches_async)
         return records, False
     if not fetcher._net.run(_answered, fetcher, timeout_ms):
         return {}, True
@@ -94,13 +108,10 @@ def _fetch_records(
 
 
 def _raise_failure(fetcher: Any) -> None:
-    """What stopped the fetches that nobody waited for, and what could not be read behind records that were handed out.
+    """What could not be read behind records that were handed out.
 
-    The client forgets the latter when its partition is paused by now, and then looks for its next record for ever.
+    The client forgets it when its partition is paused by now, and then looks for its next record for ever.
     """
-    sent, fetcher.sent = getattr(fetcher, "sent", None), None
-    if sent is not None and sent.failed():
-        raise sent.exception
     failed, subscriptions = fetcher._next_in_line_exception_metadata, fetcher._subscriptions
     if failed is None or not subscriptions.is_assigned(failed.partition):
         return

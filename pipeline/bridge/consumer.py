@@ -33,7 +33,7 @@ _log = structlog.get_logger()
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client has no types
-    """Notes what was assigned and revoked. It runs on the client's own thread, where calls to the client fail."""
+    """Notes what was assigned and revoked. It runs inside the client's loop, from where calls to the client fail."""
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
@@ -110,7 +110,7 @@ class GroupMember:
     def _open(self) -> None:
         self._changes = _Changes(self._topics)
         with translated():
-            self._consumer = Client(**self._options)
+            self._consumer = Client(threadless=True, **self._options)
             self._consumer.subscribe(list(self._topics.names), listener=self._changes)
 
     def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:

@@ -1,0 +1,63 @@
+"""Drives a Kafka client's event loop: whoever asks the client for something does, and a thread only while nobody asks.
+
+The client's own way is a thread for its loop, and a call waits until that thread had its turns of the CPU and of the
+interpreter: beside other work that was a third of a poll. Only heartbeats need a thread, while its owner is busy elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+_AWAY, _STEP = 0.25, 0.1  # seconds; heartbeats are due every 1.5
+
+
+class Driver:
+    """Takes a client's `net` over from its thread. To be closed before the client is."""
+
+    def __init__(self, net: Any) -> None:
+        net.stop()
+        self._net = net
+        self._step: Callable[[float | None], None] = net._poll_once
+        self._turn = threading.RLock()
+        self._asked_at = time.monotonic()
+        self._failure: BaseException | None = None
+        self._closed = threading.Event()
+        net._poll_once = self._asked
+        self._thread = threading.Thread(target=self._stand_in, name="kafka-stand-in", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """The thread ends; calls drive the loop still."""
+        self._closed.set()
+        self._net.wakeup()
+        self._thread.join()
+        self._failure = None
+
+    def _asked(self, timeout: float | None = None) -> None:
+        """One step of the loop, for a call that waits for something, which the thread may just have done."""
+        now = time.monotonic()
+        was_away, self._asked_at = now - self._asked_at >= _AWAY, now
+        at_once = self._turn.acquire(blocking=False)
+        if not at_once:
+            self._net.wakeup()
+            self._turn.acquire()
+        try:
+            if self._failure is not None:
+                raise self._failure
+            self._step(timeout if at_once and not was_away else 0)
+        finally:
+            self._turn.release()
+            self._asked_at = time.monotonic()
+
+    def _stand_in(self) -> None:
+        while not self._closed.wait(_AWAY):
+            while not self._closed.is_set() and time.monotonic() - self._asked_at >= _AWAY:
+                with self._turn:
+                    try:
+                        self._step(_STEP)
+                    except BaseException as error:  # whoever asks next is told
+                        self._failure = error
+                        return
