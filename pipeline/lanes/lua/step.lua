@@ -3,7 +3,8 @@
 -- ARGV: group, events, bytes, lease, linger, most failures (0: any number), claim (0 or 1),
 --       highest token the claimer knows, jitter,
 --       (token, number of lanes, (name, first, entries, last, kind, delay, reason)*)*
--- Returns refused outcomes, wait, token ('' without a claim), (name, partition, failures, entries)*
+-- Returns refused outcomes, wait, token ('' without a claim),
+--         (name, partition, failures, sizes of the entries, the entries one after another)*
 local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
@@ -238,6 +239,12 @@ local function head(name, events, bytes, is_first)
   return taken, size
 end
 
+local function sizes_of(entries)
+  local sizes = {}
+  for k, entry in ipairs(entries) do sizes[k] = #entry end
+  return table.concat(sizes, ' ')
+end
+
 local function mark(name, token, taken)
   local lane = lane_key(name)
   redis.call('HSET', lane, 'claim', token)
@@ -275,15 +282,15 @@ local function claim(out)
       set_foreign_aside(name)
       entries, size = head(name, events, bytes, #taken == 0)
     end
-    if not entries or redis.call('EXISTS', list_key(name)) == 0 or not fields[1] or is_claimed(fields[3])
-        or fields[4] then
+    if not entries or #entries == 0 and redis.call('EXISTS', list_key(name)) == 0 or not fields[1]
+        or is_claimed(fields[3]) or fields[4] then
       redis.call('ZREM', set, name) -- damaged: the bridge's next ADD finds out
     elseif #entries == 0 then
       break
     else
       mark(name, token, #entries)
       taken[#taken + 1] = name
-      out[#out + 1] = {name, fields[1], failures, entries}
+      out[#out + 1] = {name, fields[1], failures, sizes_of(entries), table.concat(entries)}
       events, bytes = events - #entries, bytes - size
     end
   end
