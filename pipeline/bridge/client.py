@@ -25,13 +25,16 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
     Its own keeps a thread and its sockets then. And its poll hands over to that thread three times and waits for each
     answer: ours does so once, and only when no records are there yet. Records are read as in `pipeline.bridge.batches`.
 
-    `threadless`: the loop is driven by whoever calls (`pipeline.bridge.driver`), all of whose calls must be on one thread.
+    `threadless`: the loop is driven by whoever calls, and by a thread of ours while nobody does (`pipeline.bridge.driver`). All
+    calls must be on one thread.
     """
 
     def __init__(self, *, threadless: bool = False, **options: Any) -> None:
         self._driver: Driver | None = None
         try:
             super().__init__(**options)
+            if threadless:
+                self._driver = Driver(self._net)
         except BaseException:
             if hasattr(self, "_client"):
                 self._client.close()
@@ -43,8 +46,6 @@ class Client(KafkaConsumer):  # type: ignore[misc]  # the client has no types
         )
         fetcher.fetch_records = partial(_fetch_records, fetcher)
         fetcher.PartitionRecords = PartitionRecords
-        if threadless:
-            self._driver = Driver(self._net)
 
     def close(self, autocommit: bool = True, timeout_ms: float | None = None) -> None:
         """See KafkaConsumer."""
@@ -85,7 +86,7 @@ def _ready(coordinator: Any, find: Any, timeout_ms: float | None = None) -> bool
     """Only a coordinator that is not known is looked for."""
     try:
         unknown = coordinator.coordinator_unknown()
-    except KeyError:  # the client's thread was just forgetting a failure
+    except KeyError:  # another thread was just forgetting a failure
         unknown = True
     return not unknown or find(timeout_ms)
 
@@ -102,8 +103,7 @@ def _fetch_records(
     records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
     if records:
         return records, False
-    if not fetcher._net.run(_answered, fetcher, timeout_ms):
-        return {}, True
+    fetcher._net.run(_answered, fetcher, timeout_ms)
     return fetcher.fetched_records(max_records, update_offsets=update_offsets)[0], False
 
 
@@ -120,16 +120,21 @@ def _raise_failure(fetcher: Any) -> None:
         raise failed.exception
 
 
-async def _answered(fetcher: Any, timeout_ms: float | None) -> bool:
-    """Fetch and wait until something has come or the time is over; False when there is nothing to wait for."""
+async def _answered(fetcher: Any, timeout_ms: float | None) -> None:
+    """Fetch and wait until something has come or the time is over; for a moment where there is nothing to wait for.
+
+    The client would sleep that moment outside its loop, in which heartbeats and connections would make a step each time.
+    """
     await fetcher._send_fetches_async()
     if fetcher._completed_fetches:
-        return True  # it came after the caller looked, and has no future any more
+        return  # it came after the caller looked, and has no future any more
     waited_on = [*fetcher._fetch_futures]
     if fetcher._reset_task is not None and not fetcher._reset_task.is_done:
         waited_on.append(fetcher._reset_task)
     if not waited_on:
-        return False
+        moment = fetcher.config["retry_backoff_ms"]
+        await fetcher._net.sleep((moment if timeout_ms is None else min(timeout_ms, moment)) / 1000)
+        return
     answer = Future()
 
     def arrived(_: Any) -> None:
@@ -140,4 +145,3 @@ async def _answered(fetcher: Any, timeout_ms: float | None) -> bool:
         one.add_both(arrived)
     with suppress(KafkaTimeoutError):
         await fetcher._manager.wait_for(answer, timeout_ms)
-    return True

@@ -111,7 +111,11 @@ class GroupMember:
         self._changes = _Changes(self._topics)
         with translated():
             self._consumer = Client(threadless=True, **self._options)
-            self._consumer.subscribe(list(self._topics.names), listener=self._changes)
+            try:
+                self._consumer.subscribe(list(self._topics.names), listener=self._changes)
+            except BaseException:
+                self.close()
+                raise
 
     def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
         """See RecordSource."""

@@ -1,11 +1,12 @@
 """Drives a Kafka client's event loop: whoever asks the client for something does, and a thread only while nobody asks.
 
 The client's own way is a thread for its loop, and a call waits until that thread had its turns of the CPU and of the
-interpreter: beside other work that was a third of a poll. Only heartbeats need a thread, while its owner is busy elsewhere.
+interpreter: beside other work that was a third of a bridge's CPU. Only heartbeats need a thread, while its owner is busy elsewhere.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,14 +16,17 @@ _AWAY, _STEP = 0.25, 0.1  # seconds; heartbeats are due every 1.5
 
 
 class Driver:
-    """Takes a client's `net` over from its thread. To be closed before the client is."""
+    """Takes a client's running `net` over from its thread. To be closed before the client is."""
 
     def __init__(self, net: Any) -> None:
         net.stop()
         self._net = net
         self._step: Callable[[float | None], None] = net._poll_once
-        self._turn = threading.RLock()
+        self._turn = (
+            threading.RLock()
+        )  # the client refuses to be asked from inside its loop, a lock would wait for ever
         self._asked_at = time.monotonic()
+        self._has_stood_in = False
         self._failure: BaseException | None = None
         self._closed = threading.Event()
         net._poll_once = self._asked
@@ -37,27 +41,32 @@ class Driver:
         self._failure = None
 
     def _asked(self, timeout: float | None = None) -> None:
-        """One step of the loop, for a call that waits for something, which the thread may just have done."""
-        now = time.monotonic()
-        was_away, self._asked_at = now - self._asked_at >= _AWAY, now
-        at_once = self._turn.acquire(blocking=False)
-        if not at_once:
+        """One step of the loop, for a call that waits for something. The thread may just have done that: then nothing comes."""
+        self._asked_at = math.inf  # nobody stands in while somebody waits
+        if not self._turn.acquire(blocking=False):
             self._net.wakeup()
             self._turn.acquire()
         try:
             if self._failure is not None:
                 raise self._failure
-            self._step(timeout if at_once and not was_away else 0)
+            has_stood_in, self._has_stood_in = self._has_stood_in, False
+            self._step(0 if has_stood_in else timeout)
         finally:
-            self._turn.release()
             self._asked_at = time.monotonic()
+            self._turn.release()
+
+    def _is_away(self) -> bool:
+        return not self._closed.is_set() and time.monotonic() - self._asked_at >= _AWAY
 
     def _stand_in(self) -> None:
         while not self._closed.wait(_AWAY):
-            while not self._closed.is_set() and time.monotonic() - self._asked_at >= _AWAY:
+            while self._is_away():
                 with self._turn:
+                    if not self._is_away():
+                        break
+                    self._has_stood_in = True
                     try:
                         self._step(_STEP)
-                    except BaseException as error:  # noqa: BLE001  # whoever asks next is told
+                    except BaseException as error:  # noqa: BLE001  # whoever asks is told
                         self._failure = error
                         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,15 +74,6 @@ def decode_entry(raw: bytes) -> Entry:
     """An event as it was put into the lane."""
     offset, _, value = raw.partition(b"\n")
     return Entry(int(offset), value)
-
-
-def split_entries(joined: bytes, sizes: Iterable[int]) -> Iterator[Entry]:
-    """Events of these sizes that stand one after another."""
-    at = 0
-    for size in sizes:
-        value = joined.index(b"\n", at) + 1
-        yield Entry(int(joined[at : value - 1]), joined[value : at + size])
-        at += size
 
 
 @dataclass(frozen=True, slots=True)

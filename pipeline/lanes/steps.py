@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.consumer import Outcome
 from pipeline.domain.reason import storable
 from pipeline.domain.routing import is_snapshot_lane, merchant_of_lane
-from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits, split_entries
+from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits, decode_entry
 from pipeline.lanes.scripts import Argument
 
 _LONGEST_REASON = 200
@@ -55,7 +55,7 @@ def step_of(reply: Sequence[Any]) -> Step:
 
 
 def _lane(reply: Sequence[Any]) -> ClaimedLane:
-    raw, partition, failures, sizes, joined = reply
+    raw, partition, failures, entries = reply
     name = raw.decode()
-    taken = tuple(split_entries(joined, map(int, sizes.split())))
+    taken = tuple(map(decode_entry, entries))
     return ClaimedLane(merchant_of_lane(name), int(partition), failures, taken, is_snapshot_lane(name))

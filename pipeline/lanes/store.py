@@ -87,16 +87,18 @@ class RedisLaneStore:
         for chunk in _chunks(appends):
             lanes = [argument for append in chunk for argument in _append(append)]
             reply = self._call("add", *front, *lanes)
-            answers += _all_appended(chunk, reply)
+            answers += [
+                _appended(append.lane, append.partition, reply[5 * n : 5 * n + 5])
+                for n, append in enumerate(chunk)
+            ]
         return answers
 
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
         """Lanes with news, each with its last acknowledged offset; taking them marks them read."""
-        joined, count, *names = self._call("acknowledged", epoch, partition, limit)
-        numbers, parked = [*map(int, joined.split())], _by_number(names[count:])
+        reply = self._call("acknowledged", epoch, partition, limit)
         return [
-            News(names[n].decode(), numbers[2 * n], numbers[2 * n + 1], _text(parked.get(n)))
-            for n in range(count)
+            News(name.decode(), incarnation, offset, _text(parked))
+            for name, incarnation, offset, parked in zip(*(reply[n::4] for n in range(4)), strict=True)
         ]
 
     def reset(
@@ -208,10 +210,10 @@ class RedisLaneStore:
 
 def _append(append: Append) -> list[Argument]:
     previous = "" if append.previous is None else append.previous
+    first = append.offsets[0] if append.offsets else ""
+    entries = map(encode_entry, append.offsets, append.values)
     incarnation = "" if append.incarnation is None else append.incarnation
-    entries = [*map(encode_entry, append.offsets, append.values)]
-    sizes = " ".join([str(len(entry)) for entry in entries])
-    return [append.lane, append.partition, incarnation, previous, sizes, b"".join(entries)]
+    return [append.lane, append.partition, incarnation, previous, len(append.offsets), first, *entries]
 
 
 def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
@@ -225,18 +227,6 @@ def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
         chunk.append(append)
         size += more
     yield chunk
-
-
-def _all_appended(appends: Sequence[Append], reply: Sequence[Any]) -> Iterator[Appended]:
-    joined, *rest = reply
-    numbers, parked = map(int, joined.split()), _by_number(rest)
-    for n, append in enumerate(appends):
-        four = next(numbers), next(numbers), next(numbers), next(numbers)
-        yield _appended(append.lane, append.partition, (*four, parked.get(n)))
-
-
-def _by_number(pairs: Sequence[Any]) -> dict[int, bytes]:
-    return dict(zip(pairs[::2], pairs[1::2], strict=True))
 
 
 def _appended(lane: str, partition: int, reply: Sequence[Any]) -> Appended:

@@ -1,6 +1,7 @@
 """Who drives the Kafka client's loop."""
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from kafka.net.selector import NetworkSelector
 
 from devstack.process import wait_until
+from pipeline.bridge import driver as driver_module
 from pipeline.bridge.driver import Driver
 
 LONG = 20.0
@@ -17,6 +19,7 @@ LONG = 20.0
 def net() -> Iterator[Any]:
     made = NetworkSelector()
     made.start()
+    made.run(lambda: None)  # its thread is there
     driver = Driver(made)
     yield made
     driver.close()
@@ -36,7 +39,7 @@ def test_what_is_due_while_nobody_calls_is_done(net: Any) -> None:
 
 
 def test_a_call_does_not_wait_for_what_the_thread_has_just_done(net: Any) -> None:
-    # Mutant: a step of _asked() always waits. With nothing else to come in this loop, that is for ever.
+    # Mutant: _asked() that forgets that the thread stood in. With nothing else to come in this loop, its step waits for ever.
     standing_in = threading.Event()
     net.call_later(0.01, standing_in.set)
     assert standing_in.wait(LONG)
@@ -49,13 +52,55 @@ def test_a_call_does_not_wait_for_what_the_thread_has_just_done(net: Any) -> Non
 
 def test_the_thread_leaves_the_loop_to_whoever_calls_often(net: Any) -> None:
     # Mutant: it stands in whether anybody has called or not.
-    ran: set[str] = set()
-    end = threading.Event()
-    net.call_later(1.0, end.set)
-    while not end.is_set():
+    ran: list[str] = []
+    for _ in range(50):
         net.run(net.sleep(0.02).__await__)
-        net.call_soon(lambda: ran.add(threading.current_thread().name))
-    assert ran == {threading.current_thread().name}
+        net.call_soon(lambda: ran.append(threading.current_thread().name))
+    assert ran.count(threading.current_thread().name) > 40
+
+
+def test_a_call_that_comes_while_the_thread_is_busy_for_long_is_next(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Mutant: _asked_at says when the call came, not that it waits. The thread takes its next step before the call wakes.
+    monkeypatch.setattr(driver_module, "_STEP", 5.0)
+    busy, over, steps = threading.Event(), threading.Event(), 0
+
+    def work() -> None:
+        nonlocal steps
+        steps += 1
+        if threading.current_thread() is not caller:
+            busy.set()
+            time.sleep(0.6)
+        if not over.is_set():
+            net.call_soon(work)
+
+    caller = threading.Thread(target=net.run, args=(lambda: 1,), daemon=True)
+    net.call_soon(work)
+    assert busy.wait(LONG)
+    before = steps
+    caller.start()
+    caller.join(LONG / 4)
+    taken = steps - before
+    over.set()
+    assert not caller.is_alive()
+    assert taken <= 2
+
+
+def test_a_call_from_inside_the_loop_is_refused(net: Any) -> None:
+    # Mutant: a Lock instead of an RLock: it waits for itself.
+    refusals: list[str] = []
+
+    def call() -> None:
+        try:
+            net.run(lambda: 1)
+        except RuntimeError as error:
+            refusals.append(str(error))
+
+    caller = threading.Thread(target=net.run, args=(call,), daemon=True)
+    caller.start()
+    caller.join(LONG)
+    assert refusals == ["Recursive access to net.poll!"]
 
 
 def test_a_loop_that_broke_while_nobody_called_is_said_to_the_next_who_does(net: Any) -> None:

@@ -1,9 +1,8 @@
 #!lua
 -- ADD: append events to their lanes and tell how each lane stands. Without allow-oom: refused whole when memory is full.
 -- ARGV: epoch, linger, events that make a lane due, number of tenures, (partition, fence, highest incarnation drawn)*,
---       (name, partition, incarnation or '', previous or '', sizes of the entries, the entries one after another)*
--- Returns enqueued, acknowledged, incarnation, damaged (0 or 1) of each lane, all in one string, then (number of a
--- lane, why it is parked)*. An argument or an element for each of these costs Python more than everything else.
+--       (name, partition, incarnation or '', previous or '', number of entries, first offset, entry*)*
+-- Returns enqueued, acknowledged, incarnation, damaged (0 or 1), why it is parked (or nil) per lane.
 local LINGER, EVENTS = tonumber(ARGV[2]), tonumber(ARGV[3])
 local i = 5
 
@@ -18,19 +17,10 @@ for _ = 1, tonumber(ARGV[4]) do
 end
 for f = 5, i - 1, 3 do redis.call('HSET', ns .. ':fences', ARGV[f], ARGV[f + 1]) end
 
-local function split(sizes, joined)
-  local entries, from = {}, 1
-  for size in string.gmatch(sizes, '%d+') do
-    local next_from = from + tonumber(size)
-    entries[#entries + 1], from = string.sub(joined, from, next_from - 1), next_from
-  end
-  return entries
-end
-
-local function follows(enqueued, previous, entries)
+local function follows(enqueued, previous, start, count)
   if previous == '' or tonumber(previous) == enqueued then return true end
-  for _, entry in ipairs(entries) do
-    if offset_of(entry) == enqueued then return true end
+  for k = start, start + count - 1 do
+    if offset_of(ARGV[k]) == enqueued then return true end
   end
   return false
 end
@@ -43,10 +33,10 @@ local function is_meant(own, named, partition)
 end
 
 -- Returns how long the list is now, nil when nothing was new.
-local function append(list, enqueued, entries)
-  local from, stop, length = 1, #entries, nil
-  while from <= stop and offset_of(entries[from]) <= enqueued do from = from + 1 end
-  for k = from, stop, 1000 do length = redis.call('RPUSH', list, unpack(entries, k, math.min(stop, k + 999))) end
+local function append(list, enqueued, start, count)
+  local from, stop, length = start, start + count - 1, nil
+  while from <= stop and offset_of(ARGV[from]) <= enqueued do from = from + 1 end
+  for k = from, stop, 1000 do length = redis.call('RPUSH', list, unpack(ARGV, k, math.min(stop, k + 999))) end
   return length
 end
 
@@ -71,40 +61,39 @@ local function wake(lane, name, state, length)
   rings = rings or due <= now
 end
 
-local function add(name, partition, named, previous, entries)
+local function add(name, partition, named, previous, count, first, start)
   local lane, list = lane_key(name), list_key(name)
   local state = redis.call('HMGET', lane, 'partition', 'enqueued', 'acknowledged', 'claim', 'failures', 'not_before',
     'incarnation', 'parked')
   local enqueued, acknowledged, own = tonumber(state[2]), tonumber(state[3]), tonumber(state[7])
   if not (state[1] or enqueued or acknowledged or own) and redis.call('EXISTS', list) == 0 then
     if previous ~= '' or named ~= '' then return -1, -1, -1, 1, false end
-    if #entries == 0 then return -1, -1, -1, 0, false end
-    local base = offset_of(entries[1]) - 1
-    enqueued, acknowledged, own = base, base, tonumber(drawn[partition])
+    if count == 0 then return -1, -1, -1, 0, false end
+    enqueued, acknowledged, own = first - 1, first - 1, tonumber(drawn[partition])
     redis.call('HSET', lane, 'partition', partition, 'incarnation', drawn[partition],
       'enqueued', enqueued, 'acknowledged', acknowledged)
   elseif state[1] ~= partition or not is_meant(own, named, partition) or not is_sound(list, enqueued, acknowledged)
-      or not follows(enqueued, previous, entries) then
+      or not follows(enqueued, previous, start, count) then
     return enqueued or -1, acknowledged or -1, own or -1, 1, false
   end
-  local length = append(list, enqueued, entries)
+  local length = append(list, enqueued, start, count)
   if length then
-    enqueued = offset_of(entries[#entries])
+    enqueued = offset_of(ARGV[start + count - 1])
     redis.call('HSET', lane, 'enqueued', enqueued)
   end
   if not state[8] then wake(lane, name, state, length or redis.call('LLEN', list)) end
   return enqueued, acknowledged, own, 0, state[8]
 end
 
-local numbers, out = {}, {''}
+local out = {}
 while i <= #ARGV do
+  local count = tonumber(ARGV[i + 4])
   local enqueued, acknowledged, own, damaged, parked =
-    add(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], split(ARGV[i + 4], ARGV[i + 5]))
-  if parked then out[#out + 1], out[#out + 2] = #numbers, parked end
-  numbers[#numbers + 1] = string.format('%.0f %.0f %.0f %d', enqueued, acknowledged, own, damaged)
-  i = i + 6
+    add(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], count, tonumber(ARGV[i + 5]), i + 6)
+  local n = #out
+  out[n + 1], out[n + 2], out[n + 3], out[n + 4], out[n + 5] = enqueued, acknowledged, own, damaged, parked
+  i = i + 6 + count
 end
 for set, before in pairs(known) do rings = rings or earliest(set) < before end
 if rings then ring() end
-out[1] = table.concat(numbers, ' ')
 return out

@@ -3,8 +3,7 @@
 -- ARGV: group, events, bytes, lease, linger, most failures (0: any number), claim (0 or 1),
 --       highest token the claimer knows, jitter,
 --       (token, number of lanes, (name, first, entries, last, kind, delay, reason)*)*
--- Returns refused outcomes, wait, token ('' without a claim),
---         (name, partition, failures, sizes of the entries, the entries one after another)*
+-- Returns refused outcomes, wait, token ('' without a claim), (name, partition, failures, entries)*
 local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
@@ -239,12 +238,6 @@ local function head(name, events, bytes, is_first)
   return taken, size
 end
 
-local function sizes_of(entries)
-  local sizes = {}
-  for k, entry in ipairs(entries) do sizes[k] = #entry end
-  return table.concat(sizes, ' ')
-end
-
 local function mark(name, token, taken)
   local lane = lane_key(name)
   redis.call('HSET', lane, 'claim', token)
@@ -290,7 +283,7 @@ local function claim(out)
     else
       mark(name, token, #entries)
       taken[#taken + 1] = name
-      out[#out + 1] = {name, fields[1], failures, sizes_of(entries), table.concat(entries)}
+      out[#out + 1] = {name, fields[1], failures, entries}
       events, bytes = events - #entries, bytes - size
     end
   end
