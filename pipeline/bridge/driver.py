@@ -22,9 +22,8 @@ class Driver:
         net.stop()
         self._net = net
         self._step: Callable[[float | None], None] = net._poll_once
-        self._turn = (
-            threading.RLock()
-        )  # the client refuses to be asked from inside its loop, a lock would wait for ever
+        # The client refuses to be asked from inside its loop; with a plain lock that would wait for ever.
+        self._turn = threading.RLock()
         self._asked_at = time.monotonic()
         self._has_stood_in = False
         self._failure: BaseException | None = None
