@@ -3,6 +3,7 @@
 Each test also runs the client as it comes. What it counts there is what the cure in ``pipeline/bridge/client.py`` is for.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -150,3 +151,34 @@ def test_a_record_that_cannot_be_read_is_said_also_of_a_paused_partition(
     with pytest.raises(CorruptRecordError):
         counted.poll()
     counted.client.close(autocommit=False)
+
+
+def test_a_poll_with_nothing_to_fetch_waits_inside_the_loop(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str], producer: KafkaProducer
+) -> None:
+    # Mutants: _answered() that returns at once where there is nothing to wait for; _fetch_records() that says it was idle then,
+    # so that the client sleeps outside. Heartbeats and connections are what ticks here; while it sleeps nothing does, or a thread.
+    counted = Counted(THREADLESS, kafka_bootstrap, kafka_topic(2))
+    client, fetcher, net = counted.client, counted.client._fetcher, counted.client._net
+    fetched(counted, producer)
+    assert counted.poll()
+    assert all(fetch.is_done for fetch in fetcher._fetch_futures)
+    client.pause(*client.assignment())
+    ticks = rounds = 0
+    fetch_records = fetcher.fetch_records
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += threading.current_thread() is threading.main_thread()
+        net.call_later(0.005, tick)
+
+    def counts(*given: Any, **named: Any) -> Any:
+        nonlocal rounds
+        rounds += 1
+        return fetch_records(*given, **named)
+
+    fetcher.fetch_records = counts
+    net.call_soon(tick)
+    client.poll(500)
+    assert ticks > 3 * rounds > 0, (ticks, rounds)
+    client.close(autocommit=False)
