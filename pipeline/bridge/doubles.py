@@ -22,7 +22,7 @@ from pipeline.ports import Record
 Position = tuple[int, int, int, int]
 _CHANGES = frozenset(("c", "u", "d", "event"))
 _NOTE_BYTES = 4000  # brokers refuse notes beyond offset.metadata.max.bytes, 4096
-_POINTS = 1000
+_POINTS = 100
 
 
 class _Head(msgspec.Struct, gc=False):

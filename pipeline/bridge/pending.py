@@ -1,6 +1,6 @@
 """What of a lane is read but not yet accepted.
 
-Offsets are kept together as they were read, those of a few seconds in one chunk, packed to four bytes each once they are
+Offsets are kept together as they were read, those of a few seconds in one chunk, packed to two or four bytes each once they are
 appended, as distances from the chunk's first: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative
 and costs per chunk, not per record.
 """
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections import deque
-from collections.abc import ItemsView, Iterable, Mapping, MutableSequence
+from collections.abc import ItemsView, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from pipeline.ports import Record
 
 _FEW = 10
-_FAR = 2**32  # distances below it have four bytes
+_FAR = {"H": 2**16, "I": 2**32, "Q": 2**64}  # distances below it have two bytes, four, eight
 _TOGETHER = 5.0  # seconds: the age of a chunk is that of its first record, too old by so much
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
@@ -26,8 +25,8 @@ Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 class Chunk:
     """Records of one lane that were read together; `offsets` are counted from `base`."""
 
-    offsets: MutableSequence[int]
-    values: list[bytes]
+    offsets: list[int] | array[int]
+    values: Sequence[bytes]
     size: int
     read_at: float
     first: int = 0
@@ -54,22 +53,23 @@ class Chunk:
 
     def extend(self, offsets: list[int], values: list[bytes], size: int) -> None:
         """Records of the same lane, read later."""
-        self.offsets += offsets
-        self.values += values
+        self.offsets.extend(offsets)
+        self.values = [*self.values, *values]
         self.size += size
 
     def appended(self) -> None:
-        """The lane holds the values now, and nothing more comes to this chunk: what stays are offsets."""
+        """The lane holds the values now, and nothing more is read for this chunk: what stays are offsets."""
         base = self.offsets[0]
-        kind = "I" if self.offsets[-1] - base < _FAR else "Q"
-        self.offsets, self.base, self.values = array(kind, [one - base for one in self.offsets]), base, []
+        kind = next(kind for kind, far in _FAR.items() if self.offsets[-1] - base < far)
+        self.offsets, self.base, self.values = array(kind, [one - base for one in self.offsets]), base, ()
 
     def join(self, later: Chunk) -> bool:
         """Records of the same lane that were read soon after; both are appended. False when they lie too far away."""
-        if later.last - self.base >= _FAR:
+        assert isinstance(self.offsets, array)
+        if later.last - self.base >= _FAR[self.offsets.typecode]:
             return False
         distance = later.base - self.base
-        self.offsets.extend(array("I", [distance + one for one in later.offsets]))
+        self.offsets.extend([distance + one for one in later.offsets])
         self.size += later.size
         return True
 
@@ -84,7 +84,7 @@ class Lane:
 
     name: str
     previous: int | None = None
-    chunks: deque[Chunk] = field(default_factory=deque)
+    chunks: list[Chunk] = field(default_factory=list)
     unsent: Chunk | None = None
     size: int = 0
     answered_at: float = 0.0
@@ -128,7 +128,7 @@ class Lane:
         """Everything up to `offset` is accepted; returns the bytes this frees."""
         freed = 0
         while self.chunks and self.chunks[0].last <= offset:
-            freed += self.chunks.popleft().size
+            freed += self.chunks.pop(0).size
         if self.chunks and self.chunks[0].head <= offset:
             freed += self.chunks[0].accept(offset)
         self.size -= freed
