@@ -1,6 +1,6 @@
 """What of a lane is read but not yet accepted.
 
-Offsets are kept together as they were read, those of a few seconds in one chunk, packed to two or four bytes each once they are
+Offsets are kept together as they were read, those of half a minute in one chunk, packed to two or four bytes each once they are
 appended, as distances from the chunk's first: a bridge's memory hardly shows how much waits. An acknowledgement is cumulative
 and costs per chunk, not per record.
 """
@@ -17,7 +17,7 @@ from pipeline.ports import Record
 
 _FEW = 10
 _FAR = {"H": 2**16, "I": 2**32, "Q": 2**64}  # distances below it have two bytes, four, eight
-_TOGETHER = 5.0  # seconds: the age of a chunk is that of its first record, too old by so much
+_TOGETHER = 30.0  # seconds: the age of a chunk is that of its first record, too old by so much of the 300 of a slow lane
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
 

@@ -56,21 +56,21 @@ def test_what_waits_of_many_rounds_costs_hardly_more() -> None:
     assert (lane.head, lane.size) == (None, 0)
 
 
-def test_how_long_the_oldest_waits_is_known_to_five_seconds() -> None:
+def test_how_long_the_oldest_waits_is_known_to_half_a_minute() -> None:
     # Mutant: all that waits in one chunk: a lane that is never empty would soon be taken for slow.
     lane = Lane("m1")
-    for number in range(100):
+    for number in range(300):
         lane.receive([number], [b"v"], float(number))
         lane.appended(number, float(number))
-    lane.accept(89)
-    assert 85.0 <= lane.chunks[0].read_at <= 90.0
+    lane.accept(289)
+    assert 260.0 <= lane.chunks[0].read_at <= 290.0
 
 
 STEPS = st.lists(st.sampled_from([1, 2, 3, 900, 901, 2**15, 2**16 - 1, 2**16, 2**31, 2**32 - 1, 2**32]), min_size=1, max_size=5)
 ACCEPTED = st.sampled_from([0, 0, 0, 1, 2, 20])
 
 
-@given(rounds=st.lists(st.tuples(STEPS, st.floats(0, 9), st.booleans(), ACCEPTED)))
+@given(rounds=st.lists(st.tuples(STEPS, st.floats(0, 50), st.booleans(), ACCEPTED)))
 def test_offsets_lie_as_far_apart_as_they_like(rounds: list[tuple[list[int], float, bool, int]]) -> None:
     # Mutants: `join` asks for no distance, or joins by its own base; distances of two bytes, or of four, whatever they are.
     lane, offset, now, waiting = Lane("m1"), FIRST, 0.0, []
