@@ -34,7 +34,7 @@ from pipeline.lanes.scripts import Argument, call, translated_errors
 from pipeline.lanes.steps import step_arguments, step_of
 from pipeline.ports import Append, Appended, News, Tenure
 
-_CHUNK_BYTES = 8 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _SAMPLE = 10_000
 _WAITING = ("ready", "retries", "snapshot_ready", "snapshot_retries")
 
@@ -79,7 +79,7 @@ class RedisLaneStore:
             return cast(bytes, self._client.get(key)).decode()
 
     def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
-        """Append events to their lanes, a few megabytes per call; a lane is never split between calls."""
+        """Append events to their lanes, about a megabyte per call, so that nobody waits long for Redis; a lane is never split between calls."""
         limits = self.limits
         front: list[Argument] = [epoch, limits.linger, limits.events, len(tenures)]
         front += [number for partition, tenure in tenures.items() for number in (partition, *tenure)]
