@@ -145,7 +145,7 @@ def test_a_large_poll_is_added_in_several_calls(server: Server) -> None:
     assert [answer.enqueued for answer in answers] == [10 * n + 1 for n in range(20)]
     calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     # Mutants: everything in one call; a call for each lane.
-    assert calls == 4
+    assert calls == 4 + 1  # Redis did not know the script at first
 
 
 def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_namespace: str) -> None:
