@@ -26,7 +26,7 @@ SMALL_PIECE = 64 * 1024
 # Who reads again beside the live reader is given less at once: there are several, and nobody waits for them.
 REREADING: Mapping[str, Any] = {
     **READING,
-    "fetch_max_bytes": 256 * 1024,
+    "fetch_max_bytes": 128 * 1024,
     "max_partition_fetch_bytes": SMALL_PIECE,
 }
 # A killed member's partitions are given away only after its session; 6 s is the least that brokers allow by default.

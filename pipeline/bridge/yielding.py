@@ -1,8 +1,8 @@
 """Backlogs yield to those who are up to date: they are worked on in slices, and rest after each three times as long as it took.
 
 Without it the events of all merchants wait behind each piece of a backlog: in the bridge, and for its CPU everywhere else. Where
-nobody is up to date nothing rests: a backlog alone is worked off as fast as can be. One that hardly becomes shorter rests
-less and less.
+nobody is up to date nothing rests: a backlog alone, or one of all partitions, is worked off as fast as can be, to its end. One that
+hardly becomes shorter rests less and less.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _LIVE = 1.0  # seconds
+_AFTER = 2.0  # seconds: the end of a backlog is nobody to yield to
 _ROUND = 0.01  # seconds that a round with a slice should take
 _MOST = 5000
 _LOOK_EVERY = 1.0  # seconds
@@ -25,8 +26,9 @@ class Yielding:
 
     def __init__(self, *, behind: int = 5000, least: int = 200) -> None:
         self._limit, self._least = behind, least
-        self._shorter = max(1, behind // 5)
+        self._few = max(1, behind // 5)  # who has more left is not up to date; a backlog must become shorter by so many
         self._behind: dict[int, int] = {}
+        self._lagged_at: dict[int, float] = {}
         self._before: dict[int, int] = {}
         self._look_at = float("-inf")
         self._rests = _RESTS
@@ -56,8 +58,11 @@ class Yielding:
         self._behind = {
             number: count for number, count in self._behind.items() if number not in left
         } | behind
-        if left.keys() - behind.keys():
-            self._live_until = now + _LIVE
+        for number, count in left.items():
+            if count > self._few:
+                self._lagged_at[number] = now
+            elif now >= self._lagged_at.get(number, float("-inf")) + _AFTER:
+                self._live_until = now + _LIVE
         self._at_work, self._worked_since = bool(behind), now
         if now >= self._look_at:
             self._look(now)
@@ -66,7 +71,7 @@ class Yielding:
         """Backlogs that hardly become shorter, by less than a fifth of the bound in a second, must rest less."""
         before, self._before, self._look_at = self._before, dict(self._behind), now + _LOOK_EVERY
         less = {number: before[number] - count for number, count in self._behind.items() if number in before}
-        if any(by < self._shorter for by in less.values()):
+        if any(by < self._few for by in less.values()):
             self._rests = self._rests / 2 if self._rests > _SHORT_REST else 0.0
         else:
             self._rests = min(_RESTS, max(_SHORT_REST, 2 * self._rests))

@@ -117,9 +117,25 @@ def test_a_backlog_that_nobody_waits_beside_comes_whole(bench: Bench) -> None:
     # Mutants: most() that never forgets who was up to date; end() that rests beside nobody.
     bench.append(BUSY, 10 * PIECE)
     bench.rounds(10, live=False)
-    assert [count for _, count in bench.store.got[BUSY]][:8] == [
-        PIECE
-    ] * 8  # with what is left then it is up to date
+    assert [count for _, count in bench.store.got[BUSY]] == [PIECE] * 10
+
+
+def test_the_end_of_a_backlog_is_nobody_to_yield_to() -> None:
+    # Draining all partitions would take twice as long. Mutants: whoever has no backlog is up to date; whoever has caught up is at once.
+    yielding = Yielding(behind=10, least=100)
+
+    def yields(left: Mapping[int, int], now: float) -> bool:
+        yielding.polled(left, now)
+        yielding.begin(now)
+        return yielding.most is not None
+
+    assert not yields({0: 100, 1: 100}, 1.0)
+    assert not yields({1: 9}, 2.0)
+    assert not yields({1: 2}, 3.9)
+    assert not yields({0: 90}, 4.1)
+    assert yields({0: 80, 1: 2}, 4.2)
+    assert yields({0: 70, 1: 3}, 4.3)
+    assert not yields({0: 60}, 5.3)
 
 
 def test_slices_are_as_long_as_a_round_should_be(bench: Bench) -> None:
