@@ -114,7 +114,7 @@ class TopicRereader:
     def _opened(self) -> Any:
         if self._client is None:
             with translated():
-                self._client = Client(threadless=True, **self._options)
+                self._client = Client(**self._options)
         return self._client
 
     def _tell(self, client: Any) -> None:
