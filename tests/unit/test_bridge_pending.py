@@ -66,7 +66,11 @@ def test_how_long_the_oldest_waits_is_known_to_half_a_minute() -> None:
     assert 260.0 <= lane.chunks[0].read_at <= 290.0
 
 
-STEPS = st.lists(st.sampled_from([1, 2, 3, 900, 901, 2**15, 2**16 - 1, 2**16, 2**31, 2**32 - 1, 2**32]), min_size=1, max_size=5)
+STEPS = st.lists(
+    st.sampled_from([1, 2, 3, 900, 901, 2**15, 2**16 - 1, 2**16, 2**31, 2**32 - 1, 2**32]),
+    min_size=1,
+    max_size=5,
+)
 ACCEPTED = st.sampled_from([0, 0, 0, 1, 2, 20])
 
 
