@@ -26,9 +26,8 @@ class Yielding:
 
     def __init__(self, *, behind: int = 5000, least: int = 200) -> None:
         self._limit, self._least = behind, least
-        self._few = max(
-            1, behind // 5
-        )  # who has more left is not up to date; a backlog must become shorter by so many
+        # Who has more left is not up to date; a backlog must become shorter by so many in a second.
+        self._few = max(1, behind // 5)
         self._behind: dict[int, int] = {}
         self._lagged_at: dict[int, float] = {}
         self._before: dict[int, int] = {}
