@@ -79,7 +79,10 @@ class RedisLaneStore:
             return cast(bytes, self._client.get(key)).decode()
 
     def add(self, epoch: str, tenures: Mapping[int, Tenure], appends: Sequence[Append]) -> Sequence[Appended]:
-        """Append events to their lanes, about a megabyte per call, so that nobody waits long for Redis; a lane is never split between calls."""
+        """Append events to their lanes, about a megabyte per call, so that nobody waits long for Redis.
+
+        A lane is never split between calls.
+        """
         limits = self.limits
         front: list[Argument] = [epoch, limits.linger, limits.events, len(tenures)]
         front += [number for partition, tenure in tenures.items() for number in (partition, *tenure)]
