@@ -29,8 +29,7 @@ test: up ## every gate: ruff, mypy, import-linter, all tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m "not soak" --ignore=tests/acceptance
-	$(BIN)/pytest -m "not soak" tests/acceptance
+	$(BIN)/pytest -m "not soak" --numprocesses=2 --dist=loadfile --no-loadscope-reorder --durations=20
 
 soak: up ## the long chaos and property runs
 	SOAK=1 $(BIN)/pytest --hypothesis-profile=soak tests/properties tests/acceptance

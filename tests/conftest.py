@@ -37,6 +37,13 @@ settings.register_profile("shared", deadline=None)
 settings.register_profile("soak", settings.get_profile("shared"), max_examples=2000)
 settings.load_profile("shared")
 
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole stacks first: where two processes run tests, none waits at the end for a long one of the other."""
+    items.sort(key=lambda item: "acceptance" not in item.path.parts)
+
+
 T = TypeVar("T")
 REPO = Path(__file__).resolve().parent.parent
 
