@@ -24,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 from pipeline.domain.event import Event
 from pipeline.domain.routing import encode_key, partition_of
 from pipeline.domain.sweep import Why
@@ -57,8 +59,7 @@ class Rejection:
     snapshot: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What becomes of one lane: the first `entries` of its list leave it, and the rest waits.
 
     ``retry``: `delay_ms`, and the lane itself has failed. ``undecided``: likewise, but another lane of the turn may be at

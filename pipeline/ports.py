@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from pipeline.consumer import Rejection, Turn
 from pipeline.domain.sweep import Sweep
 
@@ -97,8 +99,7 @@ class Tenure(NamedTuple):
     drawn: int
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One lane's part of an ADD. ``previous`` is the last offset this bridge appended, None when it knows none.
 
     ``lane`` is the merchant's name, or ``s.<merchant>`` for rows that snapshots read. ``incarnation`` is None for a lane
@@ -113,8 +114,7 @@ class Append:
     incarnation: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """The lane after an ADD or a reset: its last offset, the last acknowledged one, which incarnation it is.
 
     ``damaged``: nothing was done, because what the bridge knows of the lane does not fit. ``parked``: why it is parked.
@@ -157,7 +157,7 @@ class LaneStore(Protocol):
         """
 
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
-        """Lanes of `partition` with news. Taking them marks them read."""
+        """News of lanes of `partition`, oldest first, as it was then; a higher fence forgets them. Taken, they are read."""
 
     def reset(
         self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int

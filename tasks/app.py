@@ -28,7 +28,7 @@ from pipeline.settings import Settings
 from pipeline.sweeping import sweepers
 from pipeline.telemetry import Heartbeat, Metrics, configure_logging
 
-_jitter = random.SystemRandom().random
+_jitter = random.random  # seeds itself anew in the children of a pool
 
 
 def build(configured: Settings) -> tuple[Celery, dict[str, HeldTurns]]:

@@ -11,7 +11,7 @@ from pipeline.errors import PipelineError
 from pipeline.failpoints import passes
 from pipeline.ports import Append, LaneStore
 
-_SHORT = 100  # records of a lane
+_SHORT = 10  # records of a lane: what a round brings of a flood is long
 _NEWS = 1000
 
 _log = structlog.get_logger()

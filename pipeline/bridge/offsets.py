@@ -100,11 +100,10 @@ class Partition:
         """Append records to a lane, those without value aside; True when there was one to append."""
         if None in values:
             offsets, values = self.aside.without_empty(merchant_of_lane(lane.name), offsets, values)
-        present = [value for value in values if value is not None]
-        if not present:
+        if not values:
             return False
         idle, before = not lane.chunks, lane.size
-        lane.receive(offsets, present, now)
+        lane.receive(offsets, values, now)  # type: ignore[arg-type]  # none of them is None
         self.size += lane.size - before
         self._unsent[key] = lane
         if idle and not self._passes_over(key):
@@ -150,7 +149,7 @@ class Partition:
         self._unsent.pop(key, None)
         lane.incarnation = reply.incarnation
         lane.appended(reply.enqueued, now)
-        self.accept(News(reply.lane, reply.incarnation, reply.acknowledged, reply.parked))
+        self._accept(key, reply.acknowledged, reply.parked)
 
     def _fed(self, key: bytes) -> Lane | None:
         """The lane that is appended to: a cursor's, or the live reader's."""
@@ -160,14 +159,16 @@ class Partition:
         """The sink has accepted a lane up to there. What another incarnation says is ignored."""
         key = key_of(news.lane)
         fed = self._fed(key)
-        if fed is None or fed.incarnation != news.incarnation:
-            return
+        if fed is not None and fed.incarnation == news.incarnation:
+            self._accept(key, news.acknowledged, news.parked)
+
+    def _accept(self, key: bytes, acknowledged: int, parked: str | None) -> None:
         detached = self.detached.get(key)
         if detached is not None:
-            self.size -= detached.accept(news.acknowledged)
-        self.size -= self._pending.accept(key, news.acknowledged)
-        if news.parked is not None:
-            self.needs[key] = Need(news.parked, "parked")
+            self.size -= detached.accept(acknowledged)
+        self.size -= self._pending.accept(key, acknowledged)
+        if parked is not None:
+            self.needs[key] = Need(parked, "parked")
 
     # How far everything is done
 

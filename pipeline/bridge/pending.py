@@ -16,7 +16,8 @@ from heapq import heappop, heappush
 from pipeline.ports import Record
 
 _FEW = 10
-_FAR = {"H": 2**16, "I": 2**32, "Q": 2**64}  # distances below it have two bytes, four, eight
+_NEAREST = "H"
+_FAR = {_NEAREST: 2**16, "I": 2**32, "Q": 2**64}  # distances below it have two bytes, four, eight
 _TOGETHER = 30.0  # seconds: the age of a chunk is that of its first record, too old by so much of the 300 of a slow lane
 Groups = Mapping[bytes | None, tuple[list[int], list[bytes | None]]]
 
@@ -59,8 +60,8 @@ class Chunk:
 
     def appended(self) -> None:
         """The lane holds the values now, and nothing more is read for this chunk: what stays are offsets."""
-        base = self.offsets[0]
-        kind = next(kind for kind, far in _FAR.items() if self.offsets[-1] - base < far)
+        base, last = self.offsets[0], self.offsets[-1]
+        kind = _NEAREST if last == base else next(kind for kind, far in _FAR.items() if last - base < far)
         self.offsets, self.base, self.values = array(kind, [one - base for one in self.offsets]), base, ()
 
     def join(self, later: Chunk) -> bool:
@@ -168,6 +169,8 @@ class PendingLanes:
         if lane is None:
             return 0
         before = lane.head
+        if before is not None and before > offset:
+            return 0
         freed = lane.accept(offset)
         head = lane.head
         if head is None:

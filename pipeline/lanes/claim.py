@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
 from pipeline.consumer import Outcome
 from pipeline.domain.routing import lane_of
 from pipeline.settings import Consumer, Tasks, seconds
@@ -76,8 +78,7 @@ def decode_entry(raw: bytes) -> Entry:
     return Entry(int(offset), value)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedLane:
+class ClaimedLane(msgspec.Struct, frozen=True, gc=False):
     """The head of one lane as a turn got it; ``failures`` counts its failed turns since the last accepted event.
 
     ``partition`` is numbered through the consumer's topics; ``snapshot``: the lane holds rows that snapshots read.
@@ -126,7 +127,7 @@ class Finished(NamedTuple):
 class Step:
     """What one step did: ``refused`` outcomes whose claim had ended, and the next claim if there was one.
 
-    ``wait`` is the time in milliseconds after which another step may find something, when this one did not.
+    ``wait`` is the time in milliseconds after which another step may find something, 0 when it may at once.
     """
 
     refused: int

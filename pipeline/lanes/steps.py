@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from pipeline.consumer import Outcome
@@ -12,6 +14,10 @@ from pipeline.lanes.claim import Claim, ClaimedLane, Finished, Step, TurnLimits,
 from pipeline.lanes.scripts import Argument
 
 _LONGEST_REASON = 200
+# As step.lua unpacks and packs them; the name follows, of the length that is the last number.
+_OUTCOME = struct.Struct("<qIqBH")
+_LANE = struct.Struct("<iIIH")
+_LENGTH = struct.Struct("<I")
 
 
 def step_arguments(
@@ -30,32 +36,37 @@ def step_arguments(
         jitter,
     ]
     for one in finished:
-        arguments += one.claim.token, len(one.outcomes)
-        arguments += _outcomes(one)
+        lanes = {lane.merchant: lane for lane in one.claim.lanes}
+        packed = [_packed(lanes[outcome.merchant], outcome) for outcome in one.outcomes]
+        arguments += one.claim.token, b"".join(packed)
+        for outcome in one.outcomes:
+            if outcome.kind != "done":
+                reason = storable(outcome.reason[:_LONGEST_REASON]) or outcome.kind
+                arguments += outcome.kind, outcome.delay_ms, reason
     return arguments
 
 
-def _outcomes(finished: Finished) -> Iterator[Argument]:
-    lanes = {lane.merchant: lane for lane in finished.claim.lanes}
-    for outcome in finished.outcomes:
-        yield from _outcome(lanes[outcome.merchant], outcome)
-
-
-def _outcome(lane: ClaimedLane, outcome: Outcome) -> Sequence[Argument]:
-    first, last = lane.entries[0].offset, lane.entries[max(0, outcome.entries - 1)].offset
-    reason = storable(outcome.reason[:_LONGEST_REASON]) or outcome.kind
-    return lane.name, first, outcome.entries, last, outcome.kind, outcome.delay_ms, reason
+def _packed(lane: ClaimedLane, outcome: Outcome) -> bytes:
+    name, entries = lane.name.encode(), lane.entries
+    first, last = entries[0].offset, entries[max(0, outcome.entries - 1)].offset
+    return _OUTCOME.pack(first, outcome.entries, last, outcome.kind == "done", len(name)) + name
 
 
 def step_of(reply: Sequence[Any]) -> Step:
     """What the script ``step`` answered."""
     refused, wait, token, *lanes = reply
-    claim = Claim(int(token), tuple(_lane(lane) for lane in lanes)) if token else None
+    claim = Claim(int(token), tuple(_claimed(*lanes))) if token else None
     return Step(refused, wait, claim)
 
 
-def _lane(reply: Sequence[Any]) -> ClaimedLane:
-    raw, partition, failures, entries = reply
-    name = raw.decode()
-    taken = tuple(map(decode_entry, entries))
-    return ClaimedLane(merchant_of_lane(name), int(partition), failures, taken, is_snapshot_lane(name))
+def _claimed(lanes: bytes, lengths: bytes, *pieces: bytes) -> Iterator[ClaimedLane]:
+    data = b"".join(pieces)
+    ends = accumulate((length for (length,) in _LENGTH.iter_unpack(lengths)), initial=0)
+    entries = (decode_entry(data[start:end]) for start, end in pairwise(ends))
+    at = 0
+    while at < len(lanes):
+        partition, failures, count, length = _LANE.unpack_from(lanes, at)
+        at += _LANE.size + length
+        name = lanes[at - length : at].decode()
+        taken = tuple(islice(entries, count))
+        yield ClaimedLane(merchant_of_lane(name), partition, failures, taken, is_snapshot_lane(name))

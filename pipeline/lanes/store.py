@@ -3,13 +3,14 @@
 Keys, all beginning with ``<deployment>:<consumer>``: ``.m.<merchant>`` the list of a live lane, ``.s.<merchant>`` of one
 with rows that snapshots read, ``:lane:<name>`` a lane's state (its name is the merchant, or ``s.<merchant>``), ``:ready``
 and ``:retries`` the live lanes that wait and when they are due, ``:snapshot_ready`` and ``:snapshot_retries`` the others,
-``:leases`` and ``:turn:<token>`` the claims, ``:dirty:<partition>`` lanes with acknowledgements nobody has read,
+``:leases`` and ``:turn:<token>`` the claims, ``:news:<partition>`` what its bridge has not heard yet,
 ``:fences``, ``:epoch``, ``:token``, ``:breaker``, ``:accepted``, ``:failing``, ``:foreign`` what others pushed into lanes, and ``:bell``,
 on which idle workers wait. Partitions are numbered through the consumer's topics.
 """
 
 from __future__ import annotations
 
+import struct
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -35,6 +36,13 @@ from pipeline.lanes.steps import step_arguments, step_of
 from pipeline.ports import Append, Appended, News, Tenure
 
 _CHUNK_BYTES = 1024 * 1024
+# As Lua unpacks and packs them; a text follows, of the length that is the last number.
+_LANE = struct.Struct("<iqqIH")
+_ANSWER = struct.Struct("<qqqB")
+_NEWS = struct.Struct("<qqH")
+_LENGTH = struct.Struct("<H")
+_UNKNOWN = -2
+_DAMAGED, _PARKED = 1, 2
 _SAMPLE = 10_000
 _WAITING = ("ready", "retries", "snapshot_ready", "snapshot_retries")
 
@@ -88,21 +96,40 @@ class RedisLaneStore:
         front += [number for partition, tenure in tenures.items() for number in (partition, *tenure)]
         answers: list[Appended] = []
         for chunk in _chunks(appends):
-            lanes = [argument for append in chunk for argument in _append(append)]
-            reply = self._call("add", *front, *lanes)
-            answers += [
-                _appended(append.lane, append.partition, reply[5 * n : 5 * n + 5])
-                for n, append in enumerate(chunk)
+            lanes = b"".join(map(_lane, chunk))
+            entries = [
+                entry for append in chunk for entry in map(encode_entry, append.offsets, append.values)
             ]
+            packed, *reasons = self._call("add", *front, lanes, *entries)
+            why = map(_reason, reasons)
+            for append, (enqueued, acknowledged, incarnation, state) in zip(
+                chunk, _ANSWER.iter_unpack(packed), strict=True
+            ):
+                parked = next(why) if state & _PARKED else None
+                answers.append(
+                    Appended(
+                        append.lane,
+                        append.partition,
+                        enqueued,
+                        acknowledged,
+                        incarnation,
+                        state & _DAMAGED > 0,
+                        parked,
+                    )
+                )
         return answers
 
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
-        """Lanes with news, each with its last acknowledged offset; taking them marks them read."""
-        reply = self._call("acknowledged", epoch, partition, limit)
-        return [
-            News(name.decode(), incarnation, offset, _text(parked))
-            for name, incarnation, offset, parked in zip(*(reply[n::4] for n in range(4)), strict=True)
-        ]
+        """News of lanes, oldest first; taking them marks them read."""
+        packed, at = self._call("acknowledged", epoch, partition, limit), 0
+        news: list[News] = []
+        while at < len(packed):
+            incarnation, offset, length = _NEWS.unpack_from(packed, at)
+            parked, at = _text(packed, at + _NEWS.size, length)
+            (length,) = _LENGTH.unpack_from(packed, at)
+            lane, at = _text(packed, at + _LENGTH.size, length)
+            news.append(News(lane, incarnation, offset, parked or None))
+        return news
 
     def reset(
         self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
@@ -211,12 +238,11 @@ class RedisLaneStore:
         return call(self._client, script, self.namespace, *arguments)
 
 
-def _append(append: Append) -> list[Argument]:
-    previous = "" if append.previous is None else append.previous
-    first = append.offsets[0] if append.offsets else ""
-    entries = map(encode_entry, append.offsets, append.values)
-    incarnation = "" if append.incarnation is None else append.incarnation
-    return [append.lane, append.partition, incarnation, previous, len(append.offsets), first, *entries]
+def _lane(append: Append) -> bytes:
+    name = append.lane.encode()
+    previous = _UNKNOWN if append.previous is None else append.previous
+    incarnation = _UNKNOWN if append.incarnation is None else append.incarnation
+    return _LANE.pack(append.partition, incarnation, previous, len(append.offsets), len(name)) + name
 
 
 def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
@@ -234,10 +260,15 @@ def _chunks(appends: Sequence[Append]) -> Iterator[list[Append]]:
 
 def _appended(lane: str, partition: int, reply: Sequence[Any]) -> Appended:
     enqueued, acknowledged, incarnation, damaged, parked = reply
-    return Appended(lane, partition, enqueued, acknowledged, incarnation, bool(damaged), _text(parked))
+    return Appended(lane, partition, enqueued, acknowledged, incarnation, bool(damaged), _reason(parked))
 
 
-def _text(raw: bytes | None) -> str | None:
+def _text(packed: bytes, start: int, length: int) -> tuple[str, int]:
+    end = start + length
+    return storable(packed[start:end].decode(errors="replace")), end
+
+
+def _reason(raw: bytes | None) -> str | None:
     return None if raw is None else storable(raw.decode(errors="replace"))
 
 
@@ -248,7 +279,7 @@ def _failing(name: str, state: Sequence[bytes | None], head: bytes | None) -> Fa
         merchant_of_lane(name),
         int(partition or -1),
         int(failures or 0),
-        _text(reason) or "",
+        _reason(reason) or "",
         oldest,
         is_snapshot_lane(name),
         parked is not None,

@@ -255,7 +255,7 @@ class LaneChannel(stock.Channel):  # type: ignore[misc]  # kombu has no types
             raise Empty from None
         self._sent = None
         step = step_of(reply)
-        if step.claim is None:
+        if step.wait:
             self._resting[sent.queue] = monotonic() + step.wait / 1000
         return held.arrived(step)
 

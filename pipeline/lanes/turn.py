@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from pipeline.consumer import Event, Lane, Outcome, Rejection, SinkUnavailableError, Turn
 from pipeline.domain.event import decode
 from pipeline.errors import MalformedEventError, PipelineError, TransientError
@@ -111,8 +113,7 @@ def _trouble(handler: Handler, turn: Turn) -> Exception | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
+class _Decoded(msgspec.Struct, frozen=True, gc=False):
     """A claimed lane: the handler's view of it, and where each of its events stands among the entries."""
 
     claimed: ClaimedLane
@@ -166,14 +167,12 @@ class _Decoded:
 def _outcome(consumption: Consumption, one: _Decoded, trouble: Exception | None, *, alone: bool) -> Outcome:
     lane, finished = one.lane, one.finished()
     entries = one.entries(finished)
-    delay = consumption.backoff.milliseconds(0 if entries else lane.failures)
     if lane.parking is not None:
         return Outcome(lane.merchant, entries, "park", reason=lane.parking)
     if lane.failure is not None:
         reason, after = lane.failure
-        return Outcome(
-            lane.merchant, entries, "retry", delay if after is None else round(after * 1000), reason
-        )
+        delay = _delay(consumption, lane, entries) if after is None else round(after * 1000)
+        return Outcome(lane.merchant, entries, "retry", delay, reason)
     if finished == len(lane.events):
         return Outcome(lane.merchant, entries, "done")
     if isinstance(trouble, SinkUnavailableError):
@@ -185,7 +184,11 @@ def _outcome(consumption: Consumption, one: _Decoded, trouble: Exception | None,
     reason = UNDECIDED if trouble is None else reason_of(trouble)
     if trouble is not None and not alone:
         reason = f"{reason} in a turn of several lanes"
-    return Outcome(lane.merchant, entries, "undecided", delay, reason)
+    return Outcome(lane.merchant, entries, "undecided", _delay(consumption, lane, entries), reason)
+
+
+def _delay(consumption: Consumption, lane: Lane, entries: int) -> int:
+    return consumption.backoff.milliseconds(0 if entries else lane.failures)
 
 
 def _all_unavailable(claim: Claim, reason: str) -> tuple[Outcome, ...]:

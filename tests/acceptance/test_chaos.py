@@ -52,11 +52,8 @@ MUTANTS = (
         "acknowledged by anybody",
         (
             Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
-            Edit(
-                "pipeline/lanes/lua/step.lua",
-                "if head and string.sub(head, 1, #first + 1) == first .. '\\n' then",
-                "if head then",
-            ),
+            Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) ~= first then", "if false then"),
+            Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) == first then", "if head then"),
         ),
         ("stop-worker", "sink-away", "kill-worker"),
     ),

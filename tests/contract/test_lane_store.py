@@ -335,16 +335,40 @@ def test_news_say_of_which_incarnation_they_are(lab: Labs) -> None:
     add(store, entry("a", 5, 6))
     store.step([done(claimed(store), a=1)], claim=False)
     reset(store, "a", 3, incarnation=DRAWN + 4)
-    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN + 4, 3)]
+    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN, 5)]
 
 
 @pytest.mark.parametrize("field", ["acknowledged", "incarnation"])
 def test_a_lane_with_a_lost_field_has_no_news(lab: Labs, field: Lost) -> None:
     it = lab()
     add(it.store, entry("a", 5))
-    it.store.step([done(claimed(it.store))], claim=False)
+    claim = claimed(it.store)
     it.loses_field("a", field)
+    it.store.step([parked(claim)], claim=False)
     assert news(it.store) == {}
+
+
+@pytest.mark.parametrize("first", ["append", "reset"])
+def test_a_newer_bridge_is_not_told_what_was_said_before(lab: Labs, first: str) -> None:
+    # Mutant: news stay when a partition changes hands. A lane that is lost and made anew may have its number again.
+    store = lab().store
+    add(store, entry("a", 5))
+    store.step([done(claimed(store))], claim=False)
+    if first == "append":
+        add(store, entry("b", 6), fence=2)
+    else:
+        reset(store, "b", 99, fence=2)
+    assert store.acknowledged(store.epoch(), P) == []
+
+
+def test_news_stay_while_the_bridge_stays(lab: Labs) -> None:
+    # Mutant: each append takes the hold of its partition anew.
+    store = lab().store
+    add(store, entry("a", 5))
+    store.step([done(claimed(store))], claim=False)
+    add(store, entry("c", 7))
+    reset(store, "d", 8)
+    assert store.acknowledged(store.epoch(), P) == [News("a", DRAWN, 5)]
 
 
 def test_acknowledgements_are_told_once_and_again_by_an_add(lab: Labs) -> None:
@@ -651,7 +675,7 @@ def test_a_parked_lane_is_out_of_its_turns_and_says_why(lab: Labs) -> None:
     it = lab()
     add(it.store, entry("a", 1, 2, 3))
     it.store.step([parked(claimed(it.store), entries=1, reason="no such account")], claim=False)
-    assert it.store.acknowledged(it.store.epoch(), P) == [News("a", DRAWN, 1, "no such account")]
+    assert it.store.acknowledged(it.store.epoch(), P)[-1] == News("a", DRAWN, 1, "no such account")
     it.passes(2)
     appended = add(it.store, entry("a", 4, previous=3))
     assert appended == [Appended("a", P, 4, 1, DRAWN, parked="no such account")]
@@ -915,6 +939,19 @@ def test_events_that_came_during_a_turn_linger_from_when_they_came(lab: Labs) ->
     assert heads(it.store.step([done(claim)]).claim) == {"a": [3]}
 
 
+def test_they_linger_in_full_whatever_lingered_during_earlier_turns(lab: Labs) -> None:
+    # Mutant: a claim leaves what an earlier turn noted.
+    it = lab(linger=2000, events=2)
+    add(it.store, entry("a", 1, 2))
+    claim = claimed(it.store)
+    add(it.store, entry("a", 3, 4, previous=2))
+    claim = claimed(it.store, done(claim))
+    assert heads(claim) == {"a": [3, 4]}
+    it.passes(2010)
+    add(it.store, entry("a", 5, previous=4))
+    assert it.store.step([done(claim)]).claim is None
+
+
 def test_what_a_turn_had_no_room_for_does_not_linger_again(lab: Labs) -> None:
     store = lab(linger=60_000, events=2).store
     add(store, entry("a", 1, 2, 3))
@@ -1059,6 +1096,16 @@ def test_an_idle_worker_waits_no_longer_than_until_rows_are_due(lab: Labs) -> No
     store = lab(linger=100).store
     add_both(store, rows("a", 1))
     assert 1 <= store.step().wait <= 100
+
+
+def test_a_claim_of_all_that_is_due_says_when_to_come_again(lab: Labs) -> None:
+    # Mutants: a claim never says so, and a worker asks again for nothing; it always does, and what is due waits for a bell.
+    store = lab(group=1).store
+    add(store, entry("a", 1), entry("b", 2))
+    assert store.step().wait == 0
+    last = store.step()
+    assert last.claim is not None
+    assert last.wait >= 1
 
 
 # What people ask

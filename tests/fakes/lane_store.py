@@ -89,7 +89,7 @@ class MemoryLaneStore:
         self.due: dict[str, int] = {}
         self.leases: dict[int, int] = {}
         self.turns: dict[int, tuple[str, ...]] = {}
-        self.dirty: dict[int, set[str]] = {}
+        self.news: dict[int, list[News]] = {}
         self.fences: dict[int, int] = {}
         self._epoch: str | None = None
         self.accepted = 0
@@ -111,14 +111,10 @@ class MemoryLaneStore:
 
     def acknowledged(self, epoch: str, partition: int, limit: int = 1000) -> Sequence[News]:
         self._guard(epoch, {})
-        waiting = self.dirty.get(partition, set())
-        taken = [waiting.pop() for _ in range(min(limit, len(waiting)))]
-        known = [(name, self.lanes[name]) for name in taken if name in self.lanes]
-        return [
-            News(name, lane.incarnation, lane.acknowledged, lane.parked)
-            for name, lane in known
-            if lane.incarnation is not None and lane.acknowledged is not None
-        ]
+        waiting = self.news.get(partition, [])
+        taken = waiting[:limit]
+        del waiting[:limit]
+        return taken
 
     def reset(
         self, epoch: str, fence: int, partition: int, lane: str, incarnation: int, base: int
@@ -137,7 +133,10 @@ class MemoryLaneStore:
         for partition, fence in fences.items():
             if fence < self.fences.get(partition, 0):
                 raise FencedError(f"partition {partition} has a newer bridge")
-        self.fences.update(fences)
+        for partition, fence in fences.items():
+            if fence != self.fences.get(partition):
+                self.fences[partition] = fence
+                self.news.pop(partition, None)
 
     def _add(self, append: Append, tenure: Tenure) -> Appended:
         lane = self.lanes.get(append.lane)
@@ -184,7 +183,8 @@ class MemoryLaneStore:
         refused = sum(self._finish(one, jitter) for one in finished)
         self._expire()
         got = self._claim(floor) if claim else None
-        return Step(refused, 0 if got else self._next_due(), got)
+        more = any(due <= self.now for due in self.due.values())
+        return Step(refused, 0 if got and more else self._next_due(), got)
 
     def renew(self, tokens: Iterable[int]) -> frozenset[int]:
         held = frozenset(token for token in tokens if token in self.leases)
@@ -252,7 +252,7 @@ class MemoryLaneStore:
             del lane.entries[:entries]
         lane.acknowledged = claimed.entries[entries - 1].offset
         self.accepted += 1
-        self.dirty.setdefault(claimed.partition, set()).add(claimed.name)
+        self._tell(claimed.name, claimed.partition)
 
     def _fail(self, name: str, reason: str, delay: int = 0, *, own: bool) -> None:
         if own and self._fails_for_good(self.lanes[name]):
@@ -276,7 +276,13 @@ class MemoryLaneStore:
         lane.claim = lane.linger_until = None
         lane.failures += 1
         lane.parked = lane.reason = reason
-        self.dirty.setdefault(_number(lane.partition), set()).add(name)
+        self._tell(name, _number(lane.partition))
+
+    def _tell(self, name: str, partition: int) -> None:
+        lane = self.lanes[name]
+        if lane.incarnation is not None and lane.acknowledged is not None:
+            told = News(name, lane.incarnation, lane.acknowledged, lane.parked)
+            self.news.setdefault(partition, []).append(told)
 
     def _open(self, name: str, due: int) -> None:
         lane = self.lanes[name]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, ParamSpec, TypeVar
+
+from msgspec.structs import replace
 
 from pipeline.bridge.copies import CopiedRecord
 from pipeline.consumer import Rejection

@@ -60,7 +60,7 @@ Damage = Literal[
     "incarnation",
     "parked",
     "due",
-    "dirty",
+    "news",
     "claim",
     "leases",
 ]
@@ -506,8 +506,8 @@ class World:
         self._holder.pop(name, None)
         if kind == "leases":
             self.store.leases.clear()
-        elif kind == "dirty":
-            self.store.dirty.clear()
+        elif kind == "news":
+            self.store.news.clear()
         elif lane is not None:
             self._damage(kind, name, lane)
 

@@ -177,6 +177,22 @@ def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namesp
         assert client.llen(f"{namespace}:foreign") == 2
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_others_push_in_front_of_a_turn_is_not_dropped_in_its_place(
+    redis_url: str, redis_namespace: str, count: int
+) -> None:
+    # Mutants: accepted entries leave the list whatever it begins with; a single one does.
+    namespace, offsets = f"{redis_namespace}f", range(1, count + 1)
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace)
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, None, offsets, [b"{}"] * count)])
+        claim = store.step().claim
+        assert claim is not None
+        client.lpush(f"{namespace}.m.6", "no offset")
+        store.step([Finished(claim, [Outcome("6", count, "done")])], claim=False)
+        assert client.lrange(f"{namespace}.m.6", 0, 0) == [b"no offset"]
+
+
 def test_a_reason_that_no_store_takes_parks_its_lane_and_stops_nobody(
     redis_url: str, redis_namespace: str
 ) -> None:

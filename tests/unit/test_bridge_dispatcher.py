@@ -104,7 +104,7 @@ def test_a_damaged_lane_does_not_get_back_what_was_accepted(world: World, owner:
 
 def test_acknowledgements_whose_reply_was_lost_are_asked_for_again(world: World, owner: int) -> None:
     turn(world)
-    world.damage("dirty", M)
+    world.damage("news", M)
     rounds(world, 3, 600, owner)
     assert world.kafka.positions[home(world)] == 0
     rounds(world, 3, 10_000, owner)

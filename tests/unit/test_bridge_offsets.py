@@ -1,7 +1,8 @@
 """What is pending, and the smallest of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from pipeline.bridge.offsets import Partition
 from pipeline.domain.routing import partition_of

@@ -67,7 +67,7 @@ class Bench:
 def test_lanes_that_got_little_are_appended_to_before_a_long_run() -> None:
     # Mutant: add_short_first() with one call for all.
     bench = Bench()
-    bench.read(*[LONG] * 101, SHORT)
+    bench.read(*[LONG] * 11, SHORT)
     assert bench.store.calls == [["7"], ["6"]]
     bench.store.calls.clear()
     bench.read(LONG, SHORT)

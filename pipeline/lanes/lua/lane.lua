@@ -58,6 +58,13 @@ local function check_fence(partition, fence)
   if tonumber(fence) < seen then return redis.error_reply('FENCED partition ' .. partition .. ' has a newer bridge') end
 end
 
+-- A newer bridge is told by each lane how it stands when it appends to it: news from before are of no use.
+local function take_hold(partition, fence)
+  if redis.call('HGET', ns .. ':fences', partition) == fence then return end
+  redis.call('HSET', ns .. ':fences', partition, fence)
+  redis.call('DEL', ns .. ':news:' .. partition)
+end
+
 local function drop_lease(token)
   redis.call('DEL', turn_key(token))
   redis.call('ZREM', LEASES, token)

@@ -5,7 +5,7 @@
 local partition, fence, name, base = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[6])
 local refusal = check_epoch(ARGV[1]) or check_fence(partition, fence)
 if refusal then return refusal end
-redis.call('HSET', ns .. ':fences', partition, fence)
+take_hold(partition, fence)
 local lane, list, incarnation = lane_key(name), list_key(name), tonumber(ARGV[5])
 local state = redis.call('HMGET', lane, 'incarnation', 'partition', 'enqueued', 'acknowledged', 'parked')
 local own = tonumber(state[1])

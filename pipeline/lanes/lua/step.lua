@@ -2,11 +2,14 @@
 -- STEP: take the outcomes of finished turns, end leases that ran out, claim the next turn.
 -- ARGV: group, events, bytes, lease, linger, most failures (0: any number), claim (0 or 1),
 --       highest token the claimer knows, jitter,
---       (token, number of lanes, (name, first, entries, last, kind, delay, reason)*)*
--- Returns refused outcomes, wait, token ('' without a claim), (name, partition, failures, entries)*
+--       (token, lanes, (kind, delay, reason) of each that is not done)*; lanes are packed: each first offset, entries,
+--       last offset of these, done (0 or 1), name
+-- Returns refused outcomes, wait, token ('' without a claim), lanes, lengths, piece*: lanes packed, each partition,
+-- failures, number of entries, name; the length of each entry, packed; the entries of all lanes, in pieces of any length.
 local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
+local PIECE = 8000 -- bytes: Lua joins as many without copying them more than once
 local refused = 0
 
 local ACCEPTED = ns .. ':accepted'
@@ -18,12 +21,21 @@ local function accepted()
   return accepted_before + accepted_here
 end
 
+-- By partition: what its bridge has to hear. Told as it is now; each word of a lane is true without those before it.
+local news = {}
+local function tell(name, partition, incarnation, acknowledged, parked)
+  if not incarnation or not acknowledged then return end -- damaged: the bridge's next ADD finds out
+  local told = news[partition] or {}
+  news[partition] = told
+  told[#told + 1] = struct.pack('<i8i8I2c0I2c0', incarnation, acknowledged, #parked, parked, #name, name)
+end
+
 -- Out of its turns until its bridge has moved it out of the way; lanes of tasks have none.
 local function park(name, failures, partition, reason)
   redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'reason', reason, 'parked', reason)
-  redis.call('HDEL', lane_key(name), 'linger_until')
   redis.call('SADD', FAILING, name)
-  redis.call('SADD', ns .. ':dirty:' .. partition, name)
+  local fields = redis.call('HMGET', lane_key(name), 'incarnation', 'acknowledged')
+  tell(name, partition, tonumber(fields[1]), tonumber(fields[2]), reason)
 end
 
 -- True when a lane has failed too often by its own fault. A failure counts only if others were accepted since the one
@@ -42,7 +54,6 @@ local function fail(name, failures, partition, own, delay, reason)
   if own and is_fed(partition) and fails_for_good(name) then return park(name, failures, partition, reason) end
   redis.call('HSET', lane_key(name), 'claim', '', 'failures', failures + 1, 'not_before', now + delay,
     'reason', reason)
-  redis.call('HDEL', lane_key(name), 'linger_until')
   redis.call('SADD', FAILING, name)
   if redis.call('EXISTS', list_key(name)) == 1 then wait_for_turn(name, failures + 1, now + delay) end
 end
@@ -59,26 +70,21 @@ local function fail_unanswered(token, own)
   end
 end
 
--- The sink has the first entries: they leave the lane, if the lane still starts with them.
-local function accept(name, first, entries, last, partition)
-  local head = redis.call('LINDEX', list_key(name), 0)
-  if head and string.sub(head, 1, #first + 1) == first .. '\n' then
-    redis.call('LTRIM', list_key(name), entries, -1)
+-- The sink has the first entries: they leave the list, if it still starts with them.
+local function drop(list, first, entries)
+  if entries == 1 then
+    local head = redis.call('LPOP', list)
+    if head and offset_of(head) ~= first then redis.call('LPUSH', list, head) end
+  else
+    local head = redis.call('LINDEX', list, 0)
+    if head and offset_of(head) == first then redis.call('LTRIM', list, entries, -1) end
   end
-  redis.call('HSET', lane_key(name), 'acknowledged', last)
-  if not is_fed(partition) then return end
-  redis.call('SADD', ns .. ':dirty:' .. partition, name)
-  accepted_here = accepted_here + 1
 end
 
+-- Its claim is taken away already.
 local function open(name, failures, linger_until)
-  local due = now
-  redis.call('HSET', lane_key(name), 'claim', '')
-  local length = redis.call('LLEN', list_key(name))
-  if linger_until then
-    redis.call('HDEL', lane_key(name), 'linger_until')
-    if length < EVENTS then due = tonumber(linger_until) end
-  end
+  local due, length = now, redis.call('LLEN', list_key(name))
+  if linger_until and length < EVENTS then due = tonumber(linger_until) end
   if length > 0 then wait_for_turn(name, failures, due) end
 end
 
@@ -88,13 +94,21 @@ local function recover(name)
 end
 
 local function settle(token, alone, name, first, entries, last, kind, delay, reason)
-  local fields = redis.call('HMGET', lane_key(name), 'claim', 'failures', 'partition', 'linger_until')
+  local lane = lane_key(name)
+  local fields = redis.call('HMGET', lane, 'claim', 'failures', 'partition', 'linger_until', 'enqueued', 'incarnation')
   if fields[1] ~= token then
     refused = refused + 1
     return nil
   end
   local failures, partition = tonumber(fields[2]) or 0, fields[3]
-  if entries > 0 then accept(name, first, entries, last, partition) end
+  if entries > 0 then
+    drop(list_key(name), first, entries)
+    redis.call('HSET', lane, 'acknowledged', last, 'claim', '')
+    if is_fed(partition) then
+      tell(name, partition, tonumber(fields[6]), last, '')
+      accepted_here = accepted_here + 1
+    end
+  end
   if failures > 0 and (entries > 0 or kind == 'done') then
     recover(name)
     failures = 0
@@ -102,7 +116,8 @@ local function settle(token, alone, name, first, entries, last, kind, delay, rea
   if kind == 'park' and is_fed(partition) then
     park(name, failures, partition, reason)
   elseif kind == 'done' or kind == 'unavailable' then
-    open(name, failures, fields[4])
+    if entries == 0 then redis.call('HSET', lane, 'claim', '') end
+    if entries == 0 or tonumber(fields[5]) ~= last then open(name, failures, fields[4]) end
   else
     fail(name, failures, partition, alone or kind == 'retry', delay, reason)
   end
@@ -123,14 +138,21 @@ local function judge(token, unavailable, done)
 end
 
 local function finish(i)
-  local token, count = ARGV[i], tonumber(ARGV[i + 1])
+  local token, lanes, at, count = ARGV[i], ARGV[i + 1], 1, 0
   local unavailable, done = false, false
   local held = redis.call('LLEN', turn_key(token))
-  for k = i + 2, i + 1 + 7 * count, 7 do
-    local kind = settle(token, held == 1, ARGV[k], ARGV[k + 1], tonumber(ARGV[k + 2]), ARGV[k + 3], ARGV[k + 4],
-      tonumber(ARGV[k + 5]), ARGV[k + 6])
+  i = i + 2
+  while at <= #lanes do
+    local first, entries, last, is_done, name
+    first, entries, last, is_done, name, at = struct.unpack('<i8I4i8BI2c0', lanes, at)
+    local kind, delay, reason = 'done', 0, ''
+    if is_done == 0 then
+      kind, delay, reason, i = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2], i + 3
+    end
+    kind = settle(token, held == 1, name, first, entries, last, kind, delay, reason)
     unavailable = unavailable or kind == 'unavailable'
     done = done or kind == 'done'
+    count = count + 1
   end
   judge(token, unavailable, done)
   if held > count then
@@ -140,7 +162,7 @@ local function finish(i)
   else
     drop_lease(token)
   end
-  return i + 2 + 7 * count
+  return i
 end
 
 local function expire()
@@ -238,14 +260,13 @@ local function head(name, events, bytes, is_first)
   return taken, size
 end
 
-local function mark(name, token, taken)
-  local lane = lane_key(name)
-  redis.call('HSET', lane, 'claim', token)
-  if LINGER == 0 then return end
-  if redis.call('LLEN', list_key(name)) > taken then
-    redis.call('HSET', lane, 'linger_until', now)
+-- What is left in a lane has waited for long enough already; what comes during the turn lingers from then.
+local function mark(name, token, has_more, linger_until)
+  if LINGER > 0 and has_more then
+    redis.call('HSET', lane_key(name), 'claim', token, 'linger_until', now)
   else
-    redis.call('HDEL', lane, 'linger_until')
+    redis.call('HSET', lane_key(name), 'claim', token)
+    if linger_until then redis.call('HDEL', lane_key(name), 'linger_until') end
   end
 end
 
@@ -260,14 +281,39 @@ local function hold(token, set, names)
   if redis.call('EXISTS', BREAKER) == 1 then redis.call('HSET', BREAKER, 'probe', token) end
 end
 
+local function lengths_of(entries)
+  local lengths, out = {}, {}
+  for k, entry in ipairs(entries) do lengths[k] = #entry end
+  for k = 1, #lengths, 100 do
+    local stop = math.min(#lengths, k + 99)
+    out[#out + 1] = struct.pack('<' .. string.rep('I4', stop - k + 1), unpack(lengths, k, stop))
+  end
+  return table.concat(out)
+end
+
+-- Each element of an answer costs its reader more than a copy here.
+local function add_pieces(out, entries)
+  local from, size = 1, 0
+  for k, entry in ipairs(entries) do
+    if k > from and size + #entry > PIECE then
+      out[#out + 1] = table.concat(entries, '', from, k - 1)
+      from, size = k, 0
+    end
+    size = size + #entry
+  end
+  out[#out + 1] = table.concat(entries, '', from)
+end
+
 local function claim(out)
   local number = next_token()
   local token = string.format('%.0f', number)
   local found, set = next_lanes(number)
   local events, bytes, taken, most = EVENTS, BYTES, {}, GROUP
+  local lanes, all = {}, {}
   for _, name in ipairs(found) do
-    local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked')
-    local failures = tonumber(fields[2]) or 0
+    local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked', 'enqueued',
+      'linger_until')
+    local partition, failures = tonumber(fields[1]), tonumber(fields[2]) or 0
     if failures > 0 then most = math.min(most, most_beside(failures)) end
     if #taken >= most then break end
     local entries, size = head(name, events, bytes, #taken == 0)
@@ -275,21 +321,23 @@ local function claim(out)
       set_foreign_aside(name)
       entries, size = head(name, events, bytes, #taken == 0)
     end
-    if not entries or #entries == 0 and redis.call('EXISTS', list_key(name)) == 0 or not fields[1]
+    if not entries or #entries == 0 and redis.call('EXISTS', list_key(name)) == 0 or not partition
         or is_claimed(fields[3]) or fields[4] then
       redis.call('ZREM', set, name) -- damaged: the bridge's next ADD finds out
     elseif #entries == 0 then
       break
     else
-      mark(name, token, #entries)
+      mark(name, token, tonumber(fields[5]) ~= offset_of(entries[#entries]), fields[6])
       taken[#taken + 1] = name
-      out[#out + 1] = {name, fields[1], failures, entries}
+      lanes[#lanes + 1] = struct.pack('<i4I4I4I2c0', partition, failures, #entries, #name, name)
+      for _, entry in ipairs(entries) do all[#all + 1] = entry end
       events, bytes = events - #entries, bytes - size
     end
   end
   if #taken == 0 then return end
   hold(token, set, taken)
-  out[3] = token
+  out[3], out[4], out[5] = token, table.concat(lanes), lengths_of(all)
+  add_pieces(out, all)
 end
 
 local function score_of_first(set)
@@ -299,11 +347,17 @@ end
 local i = 10
 while i <= #ARGV do i = finish(i) end
 expire()
+for partition, told in pairs(news) do
+  for k = 1, #told, 1000 do
+    redis.call('RPUSH', ns .. ':news:' .. partition, unpack(told, k, math.min(#told, k + 999)))
+  end
+end
 if accepted_here > 0 then redis.call('INCRBY', ACCEPTED, accepted_here) end
 local out, paused = {refused, 0, ''}, pause()
 if ARGV[7] == '1' and paused == 0 then claim(out) end
-if paused == 0 and one_is_due() then ring() end
-if out[3] == '' then
+local more = paused == 0 and one_is_due()
+if more then ring() end
+if out[3] == '' or not more then
   local first = math.min(score_of_first(READY), score_of_first(RETRIES), score_of_first(LEASES))
   if snapshots_wait() then
     first = math.min(first, score_of_first(SNAPSHOT_READY), score_of_first(SNAPSHOT_RETRIES))
