@@ -258,8 +258,13 @@ MUTANTS = (
             Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
             Edit(
                 "pipeline/lanes/lua/step.lua",
-                "if head and string.sub(head, 1, #first + 1) == first .. '\\n' then",
-                "if head then",
+                "if head and offset_of(head) ~= first then\n",
+                "if false then\n",
+            ),
+            Edit(
+                "pipeline/lanes/lua/step.lua",
+                "if head and offset_of(head) ~= first then return false end",
+                "",
             ),
         ),
         worker_wakes_after_its_lease,

@@ -52,8 +52,16 @@ MUTANTS = (
         "acknowledged by anybody",
         (
             Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
-            Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) ~= first then", "if false then"),
-            Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) == first then", "if head then"),
+            Edit(
+                "pipeline/lanes/lua/step.lua",
+                "if head and offset_of(head) ~= first then\n",
+                "if false then\n",
+            ),
+            Edit(
+                "pipeline/lanes/lua/step.lua",
+                "if head and offset_of(head) ~= first then return false end",
+                "",
+            ),
         ),
         ("stop-worker", "sink-away", "kill-worker"),
     ),

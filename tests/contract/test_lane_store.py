@@ -348,6 +348,16 @@ def test_a_lane_with_a_lost_field_has_no_news(lab: Labs, field: Lost) -> None:
     assert news(it.store) == {}
 
 
+def test_an_accepted_lane_that_lost_its_incarnation_has_no_news_and_stops_nobody(lab: Labs) -> None:
+    # Mutant: it is told all the same (the step fails, and with it every lane of the consumer).
+    it = lab(group=2)
+    add(it.store, entry("a", 5), entry("b", 6))
+    claim = claimed(it.store)
+    it.loses_field("a", "incarnation")
+    it.store.step([done(claim)], claim=False)
+    assert news(it.store) == {"b": 6}
+
+
 @pytest.mark.parametrize("first", ["append", "reset"])
 def test_a_newer_bridge_is_not_told_what_was_said_before(lab: Labs, first: str) -> None:
     # Mutant: news stay when a partition changes hands. A lane that is lost and made anew may have its number again.
@@ -675,7 +685,8 @@ def test_a_parked_lane_is_out_of_its_turns_and_says_why(lab: Labs) -> None:
     it = lab()
     add(it.store, entry("a", 1, 2, 3))
     it.store.step([parked(claimed(it.store), entries=1, reason="no such account")], claim=False)
-    assert it.store.acknowledged(it.store.epoch(), P)[-1] == News("a", DRAWN, 1, "no such account")
+    told = it.store.acknowledged(it.store.epoch(), P)
+    assert told == [News("a", DRAWN, 1), News("a", DRAWN, 1, "no such account")]
     it.passes(2)
     appended = add(it.store, entry("a", 4, previous=3))
     assert appended == [Appended("a", P, 4, 1, DRAWN, parked="no such account")]

@@ -114,6 +114,19 @@ def test_a_worker_outlives_it_with_a_plain_task_in_hand(shop: Workshop, server: 
     assert worker.alive()
 
 
+def test_a_worker_that_took_everything_asks_no_more_until_it_is_rung_for(
+    shop: Workshop, server: Server
+) -> None:
+    # Mutants: a claim never says when to come again, or is not believed: four calls for each event.
+    shop.start()
+    before = _calls(server)
+    for _ in range(30):
+        shop.feed(["6"])
+        shop.drained()
+    print(_calls(server) - before)
+    assert _calls(server) - before < 3.5 * 30  # an append, a claim, an outcome
+
+
 def test_a_full_redis_refuses_events_and_lets_lanes_drain(server: Server) -> None:
     # Mutant: ADD with allow-oom (Redis grows past its limit), STEP without (nothing drains).
     store = RedisLaneStore(server.client, "full:x")
@@ -138,14 +151,18 @@ def _append(merchant: str, offset: int, previous: int | None) -> Append:
     return Append(merchant, 0, previous, [offset], [b"x" * 1000])
 
 
+def _calls(server: Server) -> int:
+    """Of scripts."""
+    return int(server.client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+
 def test_a_large_poll_is_added_in_several_calls(server: Server) -> None:
     store = RedisLaneStore(server.client, "large:x")
     appends = [Append(str(n), 0, None, [10 * n, 10 * n + 1], [b"x" * 100_000] * 2) for n in range(20)]
     answers = store.add(store.epoch(), {0: Tenure(1, 0)}, appends)
     assert [answer.enqueued for answer in answers] == [10 * n + 1 for n in range(20)]
-    calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
     # Mutants: everything in one call; a call for each lane.
-    assert calls == 4 + 1  # Redis did not know the script at first
+    assert _calls(server) == 4 + 1  # Redis did not know the script at first
 
 
 def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_namespace: str) -> None:
@@ -168,13 +185,41 @@ def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namesp
     with redis.Redis.from_url(redis_url) as client:
         store = RedisLaneStore(client, namespace)
         store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, None, (1, 2), (b"a", b"b"))])
-        for message in ("no offset", '{"body": "of a task", "headers": {}}'):
+        foreign = ("no offset", '{"body": "of a task", "headers": {}}', "{\n}", f"{'9' * 20}\n{{}}")
+        for message in foreign:
             client.lpush(f"{namespace}.m.6", message)
 
         claim = store.step().claim
         assert claim is not None
         assert [entry.value for entry in claim.lanes[0].entries] == [b"a", b"b"]
-        assert client.llen(f"{namespace}:foreign") == 2
+        assert client.llen(f"{namespace}:foreign") == len(foreign)
+
+
+def test_what_others_push_between_entries_waits_for_its_turn(redis_url: str, redis_namespace: str) -> None:
+    # Mutant: a lane with such an element among the first is damaged: it gets no turn, and its bridge finds nothing wrong.
+    namespace = f"{redis_namespace}b"
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace)
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, None, (1, 2), (b"a", b"b"))])
+        client.linsert(f"{namespace}.m.6", "BEFORE", "2\nb", "no offset")
+        claims = [store.step().claim]
+        assert claims[0] is not None
+        claims.append(store.step([Finished(claims[0], [Outcome("6", 1, "done")])]).claim)
+        got = [entry.offset for claim in claims if claim for entry in claim.lanes[0].entries]
+        assert got == [1, 2]
+
+
+# Mutant: news are kept for as long as nobody hears them.
+def test_news_that_nobody_hears_do_not_fill_redis(redis_url: str, redis_namespace: str) -> None:
+    namespace = f"{redis_namespace}n"
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace)
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [_append("a", 1, None)])
+        claim = store.step().claim
+        assert claim is not None
+        client.rpush(f"{namespace}:news:0", *["old"] * 100_000)
+        store.step([Finished(claim, [Outcome("a", 1, "done")])], claim=False)
+        assert client.llen(f"{namespace}:news:0") == 0
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -191,6 +236,7 @@ def test_what_others_push_in_front_of_a_turn_is_not_dropped_in_its_place(
         client.lpush(f"{namespace}.m.6", "no offset")
         store.step([Finished(claim, [Outcome("6", count, "done")])], claim=False)
         assert client.lrange(f"{namespace}.m.6", 0, 0) == [b"no offset"]
+        assert store.step().claim is not None  # what has not left the list comes again
 
 
 def test_a_reason_that_no_store_takes_parks_its_lane_and_stops_nobody(

@@ -40,7 +40,11 @@ local function ring()
   if redis.call('EXISTS', BELL) == 0 then redis.call('LPUSH', BELL, '1') end
 end
 
-local function offset_of(entry) return tonumber(string.match(entry, '^(%d+)\n')) end
+-- nil: somebody else has pushed it. No offset has more than fifteen digits.
+local function offset_of(entry)
+  local digits = string.match(entry, '^(%d+)\n')
+  return digits and #digits < 16 and tonumber(digits) or nil
+end
 
 -- The list must end at what was enqueued: a list or a field that Redis forgot shows here.
 local function is_sound(list, enqueued, acknowledged)

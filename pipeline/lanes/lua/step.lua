@@ -10,6 +10,7 @@ local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
 local PIECE = 8000 -- bytes: Lua joins as many without copying them more than once
+local MOST_NEWS = 100000 -- of a partition; a bridge that hears none asks its silent lanes
 local refused = 0
 
 local ACCEPTED = ns .. ':accepted'
@@ -70,15 +71,20 @@ local function fail_unanswered(token, own)
   end
 end
 
--- The sink has the first entries: they leave the list, if it still starts with them.
+-- The sink has the first entries: they leave the list, if it still starts with them. Returns whether they are gone.
 local function drop(list, first, entries)
   if entries == 1 then
     local head = redis.call('LPOP', list)
-    if head and offset_of(head) ~= first then redis.call('LPUSH', list, head) end
+    if head and offset_of(head) ~= first then
+      redis.call('LPUSH', list, head)
+      return false
+    end
   else
     local head = redis.call('LINDEX', list, 0)
-    if head and offset_of(head) == first then redis.call('LTRIM', list, entries, -1) end
+    if head and offset_of(head) ~= first then return false end
+    if head then redis.call('LTRIM', list, entries, -1) end
   end
+  return true
 end
 
 -- Its claim is taken away already.
@@ -101,8 +107,9 @@ local function settle(token, alone, name, first, entries, last, kind, delay, rea
     return nil
   end
   local failures, partition = tonumber(fields[2]) or 0, fields[3]
+  local gone = false
   if entries > 0 then
-    drop(list_key(name), first, entries)
+    gone = drop(list_key(name), first, entries)
     redis.call('HSET', lane, 'acknowledged', last, 'claim', '')
     if is_fed(partition) then
       tell(name, partition, tonumber(fields[6]), last, '')
@@ -117,7 +124,7 @@ local function settle(token, alone, name, first, entries, last, kind, delay, rea
     park(name, failures, partition, reason)
   elseif kind == 'done' or kind == 'unavailable' then
     if entries == 0 then redis.call('HSET', lane, 'claim', '') end
-    if entries == 0 or tonumber(fields[5]) ~= last then open(name, failures, fields[4]) end
+    if not gone or tonumber(fields[5]) ~= last then open(name, failures, fields[4]) end
   else
     fail(name, failures, partition, alone or kind == 'retry', delay, reason)
   end
@@ -240,16 +247,19 @@ local function set_foreign_aside(name)
   end
 end
 
--- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry. nil: an
--- entry is no event.
+-- The head of a lane within what the turn has room for; the first lane of a turn gives at least one entry. nil: it
+-- begins with what is no event.
 local function head(name, events, bytes, is_first)
   local taken, size = {}, 0
   while #taken < events do
     local most = math.min(CHUNK, events - #taken)
     local chunk = redis.call('LRANGE', list_key(name), #taken, #taken + most - 1)
     for _, entry in ipairs(chunk) do
-      local ends = string.find(entry, '\n', 1, true)
-      if not ends then return nil end
+      local _, ends = string.find(entry, '^%d+\n')
+      if not ends or ends > 16 then
+        if #taken > 0 then return taken, size end
+        return nil
+      end
       local length = #entry - ends
       if size + length > bytes and not (is_first and #taken == 0) then return taken, size end
       size = size + length
@@ -349,7 +359,8 @@ while i <= #ARGV do i = finish(i) end
 expire()
 for partition, told in pairs(news) do
   for k = 1, #told, 1000 do
-    redis.call('RPUSH', ns .. ':news:' .. partition, unpack(told, k, math.min(#told, k + 999)))
+    local length = redis.call('RPUSH', ns .. ':news:' .. partition, unpack(told, k, math.min(#told, k + 999)))
+    if length > MOST_NEWS then redis.call('DEL', ns .. ':news:' .. partition) end
   end
 end
 if accepted_here > 0 then redis.call('INCRBY', ACCEPTED, accepted_here) end
