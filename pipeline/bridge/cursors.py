@@ -61,6 +61,7 @@ class Cursors:
         self._flow = flow
         self._limits = {False: 0, True: 0}
         self.brought = 0
+        self.at_work = False
 
     @property
     def running(self) -> list[Cursor]:
@@ -72,9 +73,10 @@ class Cursors:
     ) -> None:
         """Read on, in all partitions but those `stopped`, and give each lane what is its own.
 
-        TransientError once every reader was asked: none waits for another. ``brought`` counts the records that came.
+        TransientError once every reader was asked: none waits for another. ``brought`` counts the records that came;
+        ``at_work``: more are wanted, whether or not some came.
         """
-        self.brought = 0
+        self.brought, self.at_work = 0, False
         for reader, cursors in self._slots:
             self._drop(reader, cursors, held)
         for snapshot in self._limits:
@@ -176,6 +178,7 @@ class Cursors:
             reader.pause(frozenset(number for number in cursors if number not in going))
             if not going:
                 return
+            self.at_work = True
             near = any(cursor.behind <= _NEAR for cursor in going.values())
             for number, records in reader.poll(_PATIENCE if near else 0.0, most).items():
                 self.brought += len(records)

@@ -31,8 +31,10 @@ from pipeline.failpoints import passes
 from pipeline.ports import Books, LaneStore, Offsets, RecordSource, Rereader
 from pipeline.telemetry import Metrics
 
-POLL_SECONDS = 0.1
-ROUND_SECONDS = 0.01  # from start to start: a round with ten records costs little more than one with one
+POLL_SECONDS, ROUND_SECONDS = (
+    0.1,
+    0.01,
+)  # rounds from start to start: one with ten records costs little more than one with one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
 OVERDUE_AFTER, _CHECKS = 10.0, 1000
@@ -159,7 +161,8 @@ class Dispatcher:
     def _read(self) -> bool:
         """Take what came. Nothing here keeps it: those are megabytes, and cursors read theirs after it."""
         yielding = self._yielding
-        patience = min(POLL_SECONDS, yielding.rest) or POLL_SECONDS
+        longest = ROUND_SECONDS if self._detaching.cursors.at_work else POLL_SECONDS
+        patience = min(longest, yielding.rest) or longest
         try:
             polled = self._source.poll(patience, yielding.most, yielding.resting)
         except TransientError as error:

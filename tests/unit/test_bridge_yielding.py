@@ -40,8 +40,10 @@ class Member(MemoryMember):
     """A member of the bench's group; a poll that brings nothing takes the time that it may wait."""
 
     bench: "Bench"
+    waited = 0.0
 
     def poll(self, timeout: float, most: int | None = None, resting: Set[int] = frozenset()) -> Polled:
+        self.waited = timeout
         polled = super().poll(timeout, most, resting)
         if not polled.records:
             self.bench.now += timeout
@@ -158,6 +160,22 @@ def test_what_cursors_read_again_yields_too(bench: Bench) -> None:
     require_slices(bench.store.got[BUSY])
     assert sum(count for _, count in bench.store.got[BUSY]) == 4 * PIECE
     assert sum(count for _, count in bench.store.got[LIVE]) == 400
+
+
+def test_what_cursors_read_again_does_not_wait_for_new_records(bench: Bench) -> None:
+    # Mutants: a poll waits as long as ever while cursors read; it never waits so long any more.
+    longest = bench.member.waited
+    bench.append(AGAIN, 10 * PIECE)
+    bench.rounds(20, live=False)
+    bench.books.open[1] = Request(1, partition_of(AGAIN, 2), AGAIN, "rewind", "to see it again", 0)
+    waits = []
+    while len(bench.store.got[AGAIN]) < 20:
+        bench.rounds(1, live=False)
+        waits.append(bench.member.waited)
+    assert waits.count(min(waits)) >= 9
+    assert min(waits) < longest / 5
+    bench.rounds(20, live=False)
+    assert bench.member.waited == longest
 
 
 def test_a_backlog_and_what_cursors_read_again_elsewhere_take_turns(bench: Bench) -> None:
