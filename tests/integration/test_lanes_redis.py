@@ -179,6 +179,23 @@ def test_a_lane_that_will_be_due_before_all_others_rings(redis_url: str, redis_n
         assert not rings("later")
 
 
+def test_outcomes_that_let_a_lane_linger_ring_for_it(redis_url: str, redis_namespace: str) -> None:
+    # Mutant: outcomes ring only for what is due at once; who waits for the bell finds the lane up to a second late.
+    namespace = f"{redis_namespace}l"
+    with redis.Redis.from_url(redis_url) as client:
+        store = RedisLaneStore(client, namespace, TurnLimits(linger=500, events=2))
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, None, [1, 2], [b"{}"] * 2)])
+        claim = store.step().claim
+        assert claim is not None
+        store.add(store.epoch(), {0: Tenure(1, 0)}, [Append("6", 0, 2, [3], [b"{}"])])
+        client.delete(f"{namespace}:bell")
+        store.step([Finished(claim, [Outcome("6", 2, "done")])], claim=False)
+        assert client.exists(f"{namespace}:bell")
+        client.delete(f"{namespace}:bell")
+        store.step(claim=False)
+        assert not client.exists(f"{namespace}:bell")
+
+
 # Mutant: an entry without an offset is taken for an event (the step fails, and with it every lane of the consumer).
 def test_what_others_push_into_a_lane_is_kept_apart(redis_url: str, redis_namespace: str) -> None:
     namespace = f"{redis_namespace}c"

@@ -354,6 +354,14 @@ local function score_of_first(set)
   return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]) or now + 1000
 end
 
+local function earliest()
+  local first = math.min(score_of_first(READY), score_of_first(RETRIES))
+  if redis.call('EXISTS', SNAPSHOT_READY, SNAPSHOT_RETRIES) == 0 then return first end
+  return math.min(first, score_of_first(SNAPSHOT_READY), score_of_first(SNAPSHOT_RETRIES))
+end
+
+-- Who does not claim does not come again by itself either, and who rests knows of nothing earlier than this.
+local known = ARGV[7] == '0' and earliest()
 local i = 10
 while i <= #ARGV do i = finish(i) end
 expire()
@@ -369,10 +377,8 @@ if ARGV[7] == '1' and paused == 0 then claim(out) end
 local more = paused == 0 and one_is_due()
 if more then ring() end
 if out[3] == '' or not more then
-  local first = math.min(score_of_first(READY), score_of_first(RETRIES), score_of_first(LEASES))
-  if snapshots_wait() then
-    first = math.min(first, score_of_first(SNAPSHOT_READY), score_of_first(SNAPSHOT_RETRIES))
-  end
-  out[2] = math.min(1000, math.max(1, paused, first - now))
+  local first = earliest()
+  if known and first < known then ring() end
+  out[2] = math.min(1000, math.max(1, paused, math.min(first, score_of_first(LEASES)) - now))
 end
 return out
