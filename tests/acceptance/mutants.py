@@ -221,6 +221,13 @@ def _signal_recorders(deployment: Deployment, sent: signal.Signals) -> None:
             deployment.supervisor.signal(name, sent)
 
 
+# The head of the lane is compared as well, and is enough to keep what an old holder has not seen: both go.
+ACKNOWLEDGED_BY_ANYBODY = (
+    Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
+    Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) ~= first then\n", "if false then\n"),
+    Edit("pipeline/lanes/lua/step.lua", "if head and offset_of(head) ~= first then return false end", ""),
+)
+
 MUTANTS = (
     Mutant(
         "finish before acknowledged",
@@ -252,21 +259,8 @@ MUTANTS = (
         "go on with 21 where 2 was next",
     ),
     Mutant(
-        # The head of the lane is compared as well, and is enough to keep what an old holder has not seen: both go.
         "acknowledged by anybody",
-        (
-            Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
-            Edit(
-                "pipeline/lanes/lua/step.lua",
-                "if head and offset_of(head) ~= first then\n",
-                "if false then\n",
-            ),
-            Edit(
-                "pipeline/lanes/lua/step.lua",
-                "if head and offset_of(head) ~= first then return false end",
-                "",
-            ),
-        ),
+        ACKNOWLEDGED_BY_ANYBODY,
         worker_wakes_after_its_lease,
         "merchant woken: steps go on with",
     ),

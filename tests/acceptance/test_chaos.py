@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.chaos.plan import schedule
 from tests.acceptance.chaotic import chaotic, judged
-from tests.acceptance.mutants import Edit, copy_of
+from tests.acceptance.mutants import ACKNOWLEDGED_BY_ANYBODY, Edit, copy_of
 
 SOAK = bool(os.environ.get("SOAK"))
 REQUESTS = {"pause", "resume", "release", "resync"}
@@ -50,19 +50,7 @@ MUTANTS = (
     ),
     Missing(
         "acknowledged by anybody",
-        (
-            Edit("pipeline/lanes/lua/step.lua", "if fields[1] ~= token then", "if not fields[1] then"),
-            Edit(
-                "pipeline/lanes/lua/step.lua",
-                "if head and offset_of(head) ~= first then\n",
-                "if false then\n",
-            ),
-            Edit(
-                "pipeline/lanes/lua/step.lua",
-                "if head and offset_of(head) ~= first then return false end",
-                "",
-            ),
-        ),
+        ACKNOWLEDGED_BY_ANYBODY,
         ("stop-worker", "sink-away", "kill-worker"),
     ),
 )

@@ -354,6 +354,7 @@ local function score_of_first(set)
   return tonumber(redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')[2]) or now + 1000
 end
 
+-- Asked before lanes are opened too, so not what snapshots_wait() remembers.
 local function earliest()
   local first = math.min(score_of_first(READY), score_of_first(RETRIES))
   if redis.call('EXISTS', SNAPSHOT_READY, SNAPSHOT_RETRIES) == 0 then return first end
