@@ -119,7 +119,7 @@ class _Play:
         if self._trouble == BURST:
             partition = partition_of(troubled, PARTITIONS)
             others, own = elsewhere(others, partition), beside(others, partition)
-            self._restart_on(troubled if number else None)
+            self._restart_on(troubled if number else None, f"burst{number}")
         seconds = self._lengths.flood if self._trouble == FLOOD and number else self._lengths.seconds
         flows = {"others": Flow(others, RATE, round(RATE * seconds))}
         if own:
@@ -132,12 +132,15 @@ class _Play:
             self._settle()
         return Phase(number > 0, samples["others"], samples.get("own", []), late, seconds)
 
-    def _restart_on(self, merchant: str | None) -> None:
-        """End the bridge, put the merchant's burst into the topic, and let a new bridge find it."""
+    def _restart_on(self, merchant: str | None, source: str) -> None:
+        """End the bridge, put the merchant's burst into the topic, and let a new bridge find it.
+
+        From a source that was not there before: what a source says twice is dropped.
+        """
         self._settle()
         self._site.end("bridge")
         if merchant is not None:
-            envelopes, count = Envelopes(merchant), self._lengths.burst
+            envelopes, count = Envelopes(source), self._lengths.burst
             records = (envelopes.of(merchant) for _ in range(count))
             publishing.publish(
                 self._site.bootstrap, self._site.topic, records,

@@ -18,6 +18,7 @@ from pipeline.bridge.client_errors import translated
 from pipeline.bridge.client_settings import READING, SMALL_PIECE, membership
 from pipeline.bridge.group_view import ANSWER_MS, committed_of, for_kafka
 from pipeline.bridge.identity import KnownTopics
+from pipeline.bridge.pace import GLANCE
 from pipeline.bridge.slices import Slices
 from pipeline.bridge.stalls import STALLED_AFTER, StallWatch
 from pipeline.bridge.topics import Topics
@@ -132,7 +133,7 @@ class GroupMember:
         elif self._consumer.joins:
             timeout = max(timeout, _JOINING_AGAIN)
         elif self._slices.partitions - stopped:
-            timeout = 0.0
+            timeout = min(timeout, GLANCE)
         try:
             with translated():
                 found = self._consumer.poll(timeout_ms=int(timeout * 1000))

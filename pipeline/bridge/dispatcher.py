@@ -24,14 +24,14 @@ from pipeline.bridge.hearing import Hearing
 from pipeline.bridge.holdings import Holdings
 from pipeline.bridge.lag import Lag
 from pipeline.bridge.offsets import Partition
-from pipeline.bridge.pace import Step
+from pipeline.bridge.pace import GLANCE, Step
 from pipeline.bridge.yielding import Yielding
 from pipeline.errors import EpochLostError, FencedError, PositionLostError, StoreFullError, TransientError
 from pipeline.failpoints import passes
 from pipeline.ports import Books, LaneStore, Offsets, RecordSource, Rereader
 from pipeline.telemetry import Metrics
 
-POLL_SECONDS, ROUND_SECONDS = 0.1, 0.01  # a round from start to start: ten records cost little more than one
+POLL_SECONDS, ROUND_SECONDS = 0.1, 0.015  # a round from start to start: ten records cost little more than one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
 OVERDUE_AFTER, _CHECKS = 10.0, 1000
@@ -159,7 +159,7 @@ class Dispatcher:
         """Take what came. Nothing here keeps it: those are megabytes, and cursors read theirs after it."""
         yielding = self._yielding
         longest = ROUND_SECONDS if self._detaching.cursors.at_work else POLL_SECONDS
-        patience = min(longest, yielding.rest) or longest
+        patience = max(GLANCE, min(longest, yielding.rest)) if yielding.rest else longest
         try:
             polled = self._source.poll(patience, yielding.most, yielding.resting)
         except TransientError as error:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+# Seconds in which a broker that has something answers. A poll that waits less leaves its answer to the next one, which brings
+# no more than was there when it was asked for.
+GLANCE = 0.005
 _SHORTEST, _LONGEST = 0.05, 2.0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 _LIVE = 1.0  # seconds
 _AFTER = 2.0  # seconds: the end of a backlog is nobody to yield to
-_ROUND = 0.01  # seconds that a round with a slice should take
+_WORK = 0.005  # seconds that work on a slice should take: a third of a round
 _MOST = 5000
 _LOOK_EVERY = 1.0  # seconds
 _RESTS, _SHORT_REST = 3.0, 0.375  # by how long the work took; a shorter one is none
@@ -24,7 +24,7 @@ class Yielding:
     records of the smallest slice. What rests and how much is taken is decided once for a round, when it begins.
     """
 
-    def __init__(self, *, behind: int = 5000, least: int = 200) -> None:
+    def __init__(self, *, behind: int = 5000, least: int = 50) -> None:
         self._limit, self._least = behind, least
         # Who has more left is not up to date; a backlog must become shorter by so many in a second.
         self._few = max(1, behind // 5)
@@ -92,6 +92,6 @@ class Yielding:
         if not self._at_work or now >= self._live_until:
             return
         seconds = now - self._worked_since
-        wanted = int(self._slice * min(2.0, max(0.5, _ROUND / max(seconds, 1e-6))))
+        wanted = int(self._slice * min(2.0, max(0.5, _WORK / max(seconds, 1e-6))))
         self._slice = min(_MOST, max(self._least, wanted))
         self._rests_until = now + self._rests * seconds

@@ -14,6 +14,7 @@ from pipeline.ports import Append, Appended, News, Tenure
 from tests.fakes.lane_lab import LaneLab, Lost, MemoryLab, RedisLab, Store
 
 P = 3
+LONG = 25  # events of a run that goes alone
 DRAWN = 10  # the highest incarnation when this bridge took its partitions over
 Labs = Callable[..., LaneLab]
 
@@ -921,6 +922,37 @@ def test_a_lost_probe_is_followed_by_another(lab: Labs) -> None:
     probe = fresh_claim(it)
     it.ends(probe.token)
     assert fresh_claim(it).token > probe.token
+
+
+# Long runs
+
+
+def test_a_long_run_goes_alone_where_few_lanes_wait(lab: Labs) -> None:
+    # Others would wait until it is read. Mutants: it goes along; others go along with it.
+    store = lab(group=5).store
+    add(store, entry("a", 1))
+    add(store, entry("b", *range(2, 2 + LONG + 1)))
+    add(store, entry("c", 50), entry("d", 51))
+    claims = [heads(claimed(store)) for _ in range(3)]
+    assert claims == [{"a": [1]}, {"b": [*range(2, 2 + LONG + 1)]}, {"c": [50], "d": [51]}]
+
+
+def test_a_run_that_is_not_long_goes_along(lab: Labs) -> None:
+    # Mutant: whatever is more than one event goes alone.
+    store = lab(group=3).store
+    add(store, entry("a", 1), entry("b", *range(2, 2 + LONG)))
+    assert set(heads(claimed(store))) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "limits", [{"group": 2}, {"group": 5, "linger": 60}], ids=["many wait", "for company"]
+)
+def test_long_runs_share_a_turn_where(lab: Labs, limits: dict[str, int]) -> None:
+    # A drain would have a turn for each lane. Mutants: they go alone however many wait; also where all wait for company.
+    it = lab(**limits)
+    add(it.store, entry("a", *range(1, 2 + LONG)), entry("b", *range(50, 51 + LONG)))
+    it.passes(70)
+    assert set(heads(claimed(it.store))) == {"a", "b"}
 
 
 # Linger

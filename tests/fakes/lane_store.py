@@ -24,6 +24,7 @@ from pipeline.lanes.claim import (
 )
 from pipeline.ports import Append, Appended, News, Tenure
 
+_LONG = 25
 _EXPIRED = "the turn ended without an answer"
 
 
@@ -341,7 +342,8 @@ class MemoryLaneStore:
         healthy = [(due, name) for due, name in waiting if not self.lanes[name].failures]
         failing = [name for due, name in waiting if self.lanes[name].failures and due <= self.now]
         one_is_due = bool(healthy) and healthy[0][0] <= self.now
-        company = [name for _, name in healthy] if one_is_due else []
+        company = [name for _, name in healthy][: self.limits.group] if one_is_due else []
+        failing = failing[: max(1, self.limits.group // 2)]
         first, second = (failing, company) if token % 2 == 0 else (company, failing)
         return first or second
 
@@ -355,10 +357,11 @@ class MemoryLaneStore:
     def _take(self, names: Sequence[str]) -> tuple[ClaimedLane, ...]:
         lanes: list[ClaimedLane] = []
         events, size, most = self.limits.events, self.limits.bytes, self.limits.group
+        is_apart = self.limits.linger == 0 and len(names) < self.limits.group
         for name in names:
             lane = self.lanes[name]
             most = min(most, max(1, self.limits.group >> lane.failures))
-            if len(lanes) >= most:
+            if len(lanes) >= most or (is_apart and lanes and len(lane.entries) > _LONG):
                 break
             if lane.partition is None:  # damaged: the bridge's next ADD finds out
                 del self.due[name]
@@ -372,6 +375,8 @@ class MemoryLaneStore:
             )
             events -= len(entries)
             size -= sum(len(entry.value) for entry in entries)
+            if is_apart and len(entries) > _LONG:
+                break
         return tuple(lanes)
 
     def _next_due(self) -> int:

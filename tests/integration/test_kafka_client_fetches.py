@@ -12,6 +12,7 @@ from pipeline.bridge.client import Client
 from pipeline.bridge.client_settings import READING
 from pipeline.bridge.consumer import GroupMember
 from pipeline.bridge.group_view import GroupView
+from pipeline.bridge.pace import GLANCE
 from pipeline.bridge.topics import Topics
 
 pytestmark = pytest.mark.integration
@@ -141,3 +142,34 @@ def test_what_is_kept_of_a_backlog_in_slices_does_not_grow(
         member.close()
     assert got == list(range(100))
     assert held < 100 * LARGE
+
+
+def test_a_poll_with_slices_left_asks_what_others_have_and_waits_for_the_answer(
+    kafka_bootstrap: str, kafka_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The answer would stay with the client until the next poll, and what came meanwhile until the one after. Mutant: it does not wait.
+    topic = kafka_topic(2)
+    topics = Topics((topic,), 2)
+    view = GroupView(kafka_bootstrap, topics, topic)
+    view.commit({BUSY: 0, OTHER: 0})
+    view.close()
+    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
+    for _ in range(20):
+        producer.send(topic, b"x", partition=BUSY)
+    producer.flush(20)
+    producer.close()
+    member = GroupMember(kafka_bootstrap, topics, topic)
+    try:
+        assert wait_until(lambda: bool(member.poll(0.1, 1).records), 20, pause=0)
+        waits: list[int] = []
+        poll = Client.poll
+
+        def noted(client: Client, timeout_ms: int) -> object:
+            waits.append(timeout_ms)
+            return poll(client, timeout_ms)
+
+        monkeypatch.setattr(Client, "poll", noted)
+        assert BUSY in member.poll(0.1, 1).records
+        assert waits == [GLANCE * 1000]
+    finally:
+        member.close()

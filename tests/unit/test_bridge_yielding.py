@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.bridge.backpressure import Flow
 from pipeline.bridge.dispatcher import Dispatcher
+from pipeline.bridge.pace import GLANCE
 from pipeline.bridge.yielding import Yielding
 from pipeline.domain.routing import partition_of
 from pipeline.ports import Append, Appended, Polled, Request, Tenure
@@ -104,6 +105,18 @@ def test_a_backlog_comes_in_slices_and_rests_after_each_while_others_are_up_to_d
     bench.rounds(100, live=True)
     require_slices(bench.store.got[BUSY])
     assert sum(count for _, count in bench.store.got[LIVE]) == 101
+
+
+def test_a_poll_waits_for_its_answer_however_short_the_rest_is(bench: Bench) -> None:
+    # Others would be read a round late. Mutant: it waits for what is left of a rest.
+    bench.rounds(1, live=True)
+    bench.append(BUSY, 10 * PIECE)
+    waits = []
+    for _ in range(100):
+        bench.rounds(1, live=True)
+        waits.append(bench.member.waited)
+    assert min(waits) == GLANCE
+    assert len({wait for wait in waits if wait > GLANCE}) > 5
 
 
 def test_whoever_has_just_been_given_partitions_takes_others_for_up_to_date(bench: Bench) -> None:

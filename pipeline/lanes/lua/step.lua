@@ -10,6 +10,7 @@ local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
 local PIECE = 8000 -- bytes: Lua joins as many without copying them more than once
+local LONG = 25 -- entries
 local MOST_NEWS = 100000 -- of a partition; a bridge that hears none asks its silent lanes
 local refused = 0
 
@@ -320,12 +321,14 @@ local function claim(out)
   local found, set = next_lanes(number)
   local events, bytes, taken, most = EVENTS, BYTES, {}, GROUP
   local lanes, all = {}, {}
+  -- Where few lanes wait, and none for company, a long run goes alone: others would only wait until it is read.
+  local apart = LINGER == 0 and #found < GROUP
   for _, name in ipairs(found) do
     local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked', 'enqueued',
       'linger_until')
     local partition, failures = tonumber(fields[1]), tonumber(fields[2]) or 0
     if failures > 0 then most = math.min(most, most_beside(failures)) end
-    if #taken >= most then break end
+    if #taken >= most or apart and #taken > 0 and redis.call('LLEN', list_key(name)) > LONG then break end
     local entries, size = head(name, events, bytes, #taken == 0)
     if not entries then
       set_foreign_aside(name)
@@ -342,6 +345,7 @@ local function claim(out)
       lanes[#lanes + 1] = struct.pack('<i4I4I4I2c0', partition, failures, #entries, #name, name)
       for _, entry in ipairs(entries) do all[#all + 1] = entry end
       events, bytes = events - #entries, bytes - size
+      if apart and #entries > LONG then break end
     end
   end
   if #taken == 0 then return end
