@@ -24,7 +24,7 @@ class Yielding:
     records of the smallest slice. What rests and how much is taken is decided once for a round, when it begins.
     """
 
-    def __init__(self, *, behind: int = 5000, least: int = 50) -> None:
+    def __init__(self, *, behind: int = 5000, least: int = 200) -> None:
         self._limit, self._least = behind, least
         # Who has more left is not up to date; a backlog must become shorter by so many in a second.
         self._few = max(1, behind // 5)
