@@ -31,7 +31,7 @@ from pipeline.failpoints import passes
 from pipeline.ports import Books, LaneStore, Offsets, RecordSource, Rereader
 from pipeline.telemetry import Metrics
 
-POLL_SECONDS, ROUND_SECONDS = 0.1, 0.015  # a round from start to start: ten records cost little more than one
+POLL_SECONDS, ROUND_SECONDS = 0.1, 0.012  # a round from start to start: ten records cost little more than one
 COMMIT_EVERY, HEAR_EVERY, CHECK_EVERY, MEASURE_EVERY = 0.5, 0.5, 1.0, 5.0
 ASK_EVERY, SLOW_EVERY, KEEP_EVERY = 1.0, 10.0, 1.0
 OVERDUE_AFTER, _CHECKS = 10.0, 1000

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 _LIVE = 1.0  # seconds
 _AFTER = 2.0  # seconds: the end of a backlog is nobody to yield to
-_WORK = 0.005  # seconds that work on a slice should take: a third of a round
+_WORK = 0.005  # seconds that work on a slice should take, so that its round is no longer than others
 _MOST = 5000
 _LOOK_EVERY = 1.0  # seconds
 _RESTS, _SHORT_REST = 3.0, 0.375  # by how long the work took; a shorter one is none
