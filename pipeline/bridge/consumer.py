@@ -133,7 +133,8 @@ class GroupMember:
         elif self._consumer.joins:
             timeout = max(timeout, _JOINING_AGAIN)
         elif self._slices.partitions - stopped:
-            timeout = min(timeout, GLANCE)
+            others = self._assigned() - stopped - self._slices.partitions
+            timeout = min(timeout, GLANCE) if others else 0.0
         try:
             with translated():
                 found = self._consumer.poll(timeout_ms=int(timeout * 1000))

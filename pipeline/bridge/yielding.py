@@ -50,7 +50,7 @@ class Yielding:
         """
         self._at_work = False
         self.rest = max(0.0, self._rests_until - now)
-        shared = max(self._least // 4, self._slice // max(1, len(self._behind)), 1)
+        shared = max(self._least // 3, self._slice // max(1, len(self._behind)), 1)
         self.most = shared if now < self._live_until else None
 
     def polled(self, left: Mapping[int, int], now: float) -> None:

@@ -927,32 +927,44 @@ def test_a_lost_probe_is_followed_by_another(lab: Labs) -> None:
 # Long runs
 
 
-def test_a_long_run_goes_alone_where_few_lanes_wait(lab: Labs) -> None:
-    # Others would wait until it is read. Mutants: it goes along; others go along with it.
+def test_long_runs_and_short_ones_have_turns_of_their_own_where_few_lanes_wait(lab: Labs) -> None:
+    # Short ones would wait until long ones are read. Mutants: they go together; the first of the other kind ends a turn.
     store = lab(group=5).store
-    add(store, entry("a", 1))
-    add(store, entry("b", *range(2, 2 + LONG + 1)))
-    add(store, entry("c", 50), entry("d", 51))
-    claims = [heads(claimed(store)) for _ in range(3)]
-    assert claims == [{"a": [1]}, {"b": [*range(2, 2 + LONG + 1)]}, {"c": [50], "d": [51]}]
+    add(
+        store,
+        entry("a", 1),
+        entry("b", *range(2, 3 + LONG)),
+        entry("c", 50),
+        entry("d", *range(60, 61 + LONG)),
+    )
+    claims = [set(heads(claimed(store))) for _ in range(2)]
+    assert claims == [{"a", "c"}, {"b", "d"}]
 
 
 def test_a_run_that_is_not_long_goes_along(lab: Labs) -> None:
-    # Mutant: whatever is more than one event goes alone.
-    store = lab(group=3).store
-    add(store, entry("a", 1), entry("b", *range(2, 2 + LONG)))
-    assert set(heads(claimed(store))) == {"a", "b"}
+    # Mutants: whatever is more than one event is long; so is one of as many as a short one may have.
+    store = lab(group=4).store
+    add(store, entry("a", 1), entry("b", *range(2, 2 + LONG)), entry("c", 50))
+    assert set(heads(claimed(store))) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize(
     "limits", [{"group": 2}, {"group": 5, "linger": 60}], ids=["many wait", "for company"]
 )
-def test_long_runs_share_a_turn_where(lab: Labs, limits: dict[str, int]) -> None:
-    # A drain would have a turn for each lane. Mutants: they go alone however many wait; also where all wait for company.
+def test_long_runs_and_short_ones_share_a_turn_where(lab: Labs, limits: dict[str, int]) -> None:
+    # A drain would have more turns. Mutants: they are kept apart however many wait; also where all wait for company.
     it = lab(**limits)
-    add(it.store, entry("a", *range(1, 2 + LONG)), entry("b", *range(50, 51 + LONG)))
+    add(it.store, entry("a", 1), entry("b", *range(50, 51 + LONG)))
     it.passes(70)
     assert set(heads(claimed(it.store))) == {"a", "b"}
+
+
+def test_long_runs_and_short_ones_that_fail_share_a_turn(lab: Labs) -> None:
+    # Mutant: whatever fails is kept apart too, and a worker's death has a turn of each lane follow.
+    store = lab(group=8).store
+    add(store, entry("a", 1), entry("b", *range(50, 51 + LONG)))
+    store.step([undecided(claim) for claim in (claimed(store), claimed(store))], claim=False)
+    assert set(heads(claimed(store))) == {"a", "b"}
 
 
 # Linger

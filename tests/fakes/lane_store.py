@@ -344,8 +344,14 @@ class MemoryLaneStore:
         one_is_due = bool(healthy) and healthy[0][0] <= self.now
         company = [name for _, name in healthy][: self.limits.group] if one_is_due else []
         failing = failing[: max(1, self.limits.group // 2)]
+        if not snapshots and self.limits.linger == 0 and len(company) < self.limits.group:
+            company = self._as_the_oldest(company)
         first, second = (failing, company) if token % 2 == 0 else (company, failing)
         return first or second
+
+    def _as_the_oldest(self, names: Sequence[str]) -> list[str]:
+        is_long = [len(self.lanes[name].entries) > _LONG for name in names]
+        return [name for name, long in zip(names, is_long, strict=True) if long == is_long[0]]
 
     def _mark(self, claimed: ClaimedLane, token: int) -> None:
         lane = self.lanes[claimed.name]
@@ -357,11 +363,10 @@ class MemoryLaneStore:
     def _take(self, names: Sequence[str]) -> tuple[ClaimedLane, ...]:
         lanes: list[ClaimedLane] = []
         events, size, most = self.limits.events, self.limits.bytes, self.limits.group
-        is_apart = self.limits.linger == 0 and len(names) < self.limits.group
         for name in names:
             lane = self.lanes[name]
             most = min(most, max(1, self.limits.group >> lane.failures))
-            if len(lanes) >= most or (is_apart and lanes and len(lane.entries) > _LONG):
+            if len(lanes) >= most:
                 break
             if lane.partition is None:  # damaged: the bridge's next ADD finds out
                 del self.due[name]
@@ -375,8 +380,6 @@ class MemoryLaneStore:
             )
             events -= len(entries)
             size -= sum(len(entry.value) for entry in entries)
-            if is_apart and len(entries) > _LONG:
-                break
         return tuple(lanes)
 
     def _next_due(self) -> int:

@@ -211,6 +211,17 @@ local function most_beside(failures) return math.max(1, math.floor(GROUP / 2 ^ f
 
 local function failing_lanes(retries) return due_lanes(retries, most_beside(1)) end
 
+-- Those that are as long, or as short, as the oldest: a short one would wait until the long ones of its turn are read.
+local function as_the_oldest(names)
+  local found, first = {}, nil
+  for _, name in ipairs(names) do
+    local is_long = redis.call('LLEN', list_key(name)) > LONG
+    if first == nil then first = is_long end
+    if is_long == first then found[#found + 1] = name end
+  end
+  return found
+end
+
 -- Healthy and failing lanes go first by turns, and never together.
 local function candidates(token, ready, retries)
   local retries_first = token % 2 == 0
@@ -230,6 +241,8 @@ end
 -- Rows of snapshots wait until no live lane is due; a turn has lanes of one kind.
 local function next_lanes(token)
   local found, set = candidates(token, READY, RETRIES)
+  -- Where many wait, turns are what costs; who lingers wants company.
+  if set == READY and LINGER == 0 and #found < GROUP then found = as_the_oldest(found) end
   if #found > 0 or not snapshots_wait() then return found, set end
   return candidates(token, SNAPSHOT_READY, SNAPSHOT_RETRIES)
 end
@@ -321,14 +334,12 @@ local function claim(out)
   local found, set = next_lanes(number)
   local events, bytes, taken, most = EVENTS, BYTES, {}, GROUP
   local lanes, all = {}, {}
-  -- Where few lanes wait, and none for company, a long run goes alone: others would only wait until it is read.
-  local apart = LINGER == 0 and #found < GROUP
   for _, name in ipairs(found) do
     local fields = redis.call('HMGET', lane_key(name), 'partition', 'failures', 'claim', 'parked', 'enqueued',
       'linger_until')
     local partition, failures = tonumber(fields[1]), tonumber(fields[2]) or 0
     if failures > 0 then most = math.min(most, most_beside(failures)) end
-    if #taken >= most or apart and #taken > 0 and redis.call('LLEN', list_key(name)) > LONG then break end
+    if #taken >= most then break end
     local entries, size = head(name, events, bytes, #taken == 0)
     if not entries then
       set_foreign_aside(name)
@@ -345,7 +356,6 @@ local function claim(out)
       lanes[#lanes + 1] = struct.pack('<i4I4I4I2c0', partition, failures, #entries, #name, name)
       for _, entry in ipairs(entries) do all[#all + 1] = entry end
       events, bytes = events - #entries, bytes - size
-      if apart and #entries > LONG then break end
     end
   end
   if #taken == 0 then return end
