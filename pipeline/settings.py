@@ -153,7 +153,7 @@ class Consumer(_Section):
     """One named use of the stream.
 
     A turn takes the heads of up to ``group`` lanes, at most ``turn_events`` events and ``turn_bytes`` bytes; a lane is
-    due when it has ``turn_events`` events or its oldest is ``linger`` old; others that wait go along. A claim ends after ``lease`` unless renewed;
+    due when it has ``turn_events`` events or its oldest is ``linger`` old; others that wait go along, without `linger` long and short ones apart while few wait. A claim ends after ``lease`` unless renewed;
     renewing stops after ``turn_limit``. A lane with more than ``lane_bytes`` is detached.
     """
 

@@ -14,7 +14,7 @@ from pipeline.ports import Append, Appended, News, Tenure
 from tests.fakes.lane_lab import LaneLab, Lost, MemoryLab, RedisLab, Store
 
 P = 3
-LONG = 25  # events of a run that goes alone
+LONG = 25  # the most events that a short lane has
 DRAWN = 10  # the highest incarnation when this bridge took its partitions over
 Labs = Callable[..., LaneLab]
 

@@ -24,7 +24,7 @@ from pipeline.lanes.claim import (
 )
 from pipeline.ports import Append, Appended, News, Tenure
 
-_LONG = 25
+_LONG = 25  # as in step.lua
 _EXPIRED = "the turn ended without an answer"
 
 

@@ -51,6 +51,20 @@ def reading(bootstrap: str, topic: str) -> Iterator[Reader]:
         reader.client.close(autocommit=False)
 
 
+def backlogged(bootstrap: str, topic: str, count: int) -> Topics:
+    """A topic of which a group of its name has read nothing yet: so many records in one partition, none in the other."""
+    topics = Topics((topic,), 2)
+    view = GroupView(bootstrap, topics, topic)
+    view.commit({BUSY: 0, OTHER: 0})
+    view.close()
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    for _ in range(count):
+        producer.send(topic, b"x" * LARGE, partition=BUSY)
+    producer.flush(20)
+    producer.close()
+    return topics
+
+
 def test_a_backlog_comes_in_pieces_that_keep_no_other_partition_waiting_for_long(
     kafka_bootstrap: str, kafka_topic: Callable[..., str]
 ) -> None:
@@ -86,17 +100,10 @@ def test_a_backlog_in_slices_does_not_wait_for_what_another_partition_has_not(
     kafka_bootstrap: str, kafka_topic: Callable[..., str]
 ) -> None:
     # The broker may hold a fetch for 20 s. Mutant: fetches beside a partition with more are held for as long as others.
-    topic = kafka_topic(2)
-    topics = Topics((topic,), 2)
-    view = GroupView(kafka_bootstrap, topics, topic)
-    view.commit({BUSY: 0, OTHER: 0})
-    view.close()
-    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
-    for _ in range(300):
-        producer.send(topic, b"x" * LARGE, partition=BUSY)
-    producer.flush(20)
-    producer.close()
-    member = GroupMember(kafka_bootstrap, topics, topic, options={**READING, "fetch_max_wait_ms": 20_000})
+    topics = backlogged(kafka_bootstrap, kafka_topic(2), 300)
+    member = GroupMember(
+        kafka_bootstrap, topics, *topics.names, options={**READING, "fetch_max_wait_ms": 20_000}
+    )
     got: list[int] = []
 
     def all_came() -> bool:
@@ -116,17 +123,8 @@ def test_what_is_kept_of_a_backlog_in_slices_does_not_grow(
     kafka_bootstrap: str, kafka_topic: Callable[..., str]
 ) -> None:
     # Mutant: a partition that has slices left is read on in Kafka (order stays right, and all of it is in memory soon).
-    topic = kafka_topic(2)
-    topics = Topics((topic,), 2)
-    view = GroupView(kafka_bootstrap, topics, topic)
-    view.commit({BUSY: 0, OTHER: 0})
-    view.close()
-    producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
-    for _ in range(600):
-        producer.send(topic, b"x" * LARGE, partition=BUSY)
-    producer.flush(20)
-    producer.close()
-    member = GroupMember(kafka_bootstrap, topics, topic)
+    topics = backlogged(kafka_bootstrap, kafka_topic(2), 600)
+    member = GroupMember(kafka_bootstrap, topics, *topics.names)
     got: list[int] = []
 
     def hundred_came() -> bool:
@@ -147,16 +145,10 @@ def test_what_is_kept_of_a_backlog_in_slices_does_not_grow(
 def test_a_poll_with_slices_left_asks_what_others_have_and_waits_for_the_answer(
     kafka_bootstrap: str, kafka_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The answer would stay with the client until the next poll, and what came meanwhile until the one after. Mutant: it does not wait.
-    topic = kafka_topic(2)
-    topics = Topics((topic,), 2)
-    view = GroupView(kafka_bootstrap, topics, topic)
-    view.commit({BUSY: 0, OTHER: 0})
-    view.close()
+    # The answer would stay with the client until the next poll, and what came meanwhile until the one after. Mutants: it does not wait; it waits where nobody can be asked.
+    topics = backlogged(kafka_bootstrap, kafka_topic(2), 20)
+    (topic,) = topics.names
     producer = KafkaProducer(bootstrap_servers=kafka_bootstrap)
-    for _ in range(20):
-        producer.send(topic, b"x", partition=BUSY)
-    producer.flush(20)
     member = GroupMember(kafka_bootstrap, topics, topic)
     try:
         assert wait_until(lambda: bool(member.poll(0.1, 1).records), 20, pause=0)
@@ -171,7 +163,9 @@ def test_a_poll_with_slices_left_asks_what_others_have_and_waits_for_the_answer(
         monkeypatch.setattr(consumer, "GLANCE", 15.0)  # its own is soon over on a slow machine
         producer.send(topic, b"y", partition=OTHER).get(20)
         assert member.poll(20, 1).records.keys() == {BUSY, OTHER}
-        assert waits == [15_000]
+        member.pause(frozenset({OTHER}))
+        assert member.poll(20, 1).records.keys() == {BUSY}
+        assert waits == [15_000, 0]
     finally:
         member.close()
         producer.close()

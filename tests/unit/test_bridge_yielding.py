@@ -153,7 +153,7 @@ def test_the_end_of_a_backlog_is_nobody_to_yield_to() -> None:
     assert not yields({0: 60}, 5.3)
 
 
-def test_slices_are_as_long_as_a_round_should_be(bench: Bench) -> None:
+def test_slices_are_as_long_as_work_on_them_should_take(bench: Bench) -> None:
     # Mutant: slices of the least length always.
     bench.store.seconds = 0.0001
     bench.rounds(1, live=True)
@@ -214,6 +214,14 @@ def test_several_backlogs_share_a_slice() -> None:
     yielding.begin(1.25)
     assert yielding.resting == {0, 1}
     assert yielding.rest == pytest.approx(0.25)
+
+
+def test_many_backlogs_do_not_cut_a_flood_elsewhere() -> None:
+    # What is taken of a partition bounds those without a backlog too. Mutant: a quarter of the least slice, and less.
+    yielding = Yielding(behind=10, least=90)
+    yielding.polled({**dict.fromkeys(range(9), 20), 9: 0}, 1.0)
+    yielding.begin(1.1)
+    assert yielding.most == 30
 
 
 def test_waiting_for_records_is_no_work() -> None:

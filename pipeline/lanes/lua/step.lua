@@ -10,7 +10,7 @@ local GROUP, EVENTS, BYTES = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV
 local LEASE, LINGER, MOST_FAILURES, JITTER = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[9])
 local CHUNK = 64 -- entries read at once: a turn is limited by bytes, and one entry may have a megabyte
 local PIECE = 8000 -- bytes: Lua joins as many without copying them more than once
-local LONG = 25 -- entries
+local LONG = 25 -- entries: a lane with more is long
 local MOST_NEWS = 100000 -- of a partition; a bridge that hears none asks its silent lanes
 local refused = 0
 
