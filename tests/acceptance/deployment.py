@@ -29,6 +29,7 @@ from devstack.process import wait_until
 from devstack.supervisor import Supervisor
 from pipeline.control import detached
 from pipeline.control.database import ControlDatabase
+from tests.acceptance.recorder import complete_lines
 from tests.conftest import _run_in_warehouse
 
 REPO = Path(__file__).resolve().parents[2]
@@ -297,7 +298,7 @@ class Deployment:
     def records(self) -> Sequence[dict[str, Any]]:
         """What the recorder wrote, in the order in which it wrote."""
         path = Path(self.environment["RECORDING"])
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in complete_lines(path.read_bytes())] if path.exists() else []
 
 
 def _worker(consumer: str, number: int, queues: str = "") -> str:
