@@ -17,8 +17,8 @@ from pipeline.bridge.group_view import GroupView
 
 Say = Callable[[str, int, int], None]
 MERCHANTS = 1000
-_WORKER = "celery -A bench.lanes.plain worker -P threads -c 2 --without-gossip --without-mingle -l INFO"
-_READY = " ready."
+_WORKER = "celery -A bench.lanes.plain worker -P threads -c 2 --without-gossip --without-mingle"
+_READY = "plain worker is ready"
 _WARM_UP = 2000
 _GLANCE = 0.25
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -101,6 +102,24 @@ class LaneSite(Site):
         if mark is not None:
             self.awaited(name, begins, mark)
         return pid
+
+    def require_no_doubles(self) -> None:
+        """RuntimeError when the bridge has dropped records as doubles: what was measured then is no work for anybody."""
+        pid, since = self.pids()["bridge"], time.time()
+        said: list[float] = []
+
+        def beats() -> bool:
+            with connect(self.redis_url) as client:
+                now = [one for one in heartbeats(client, self.NAME) if one.pid == pid and one.at > since]
+            said[:] = [float(one.metrics["doubles"]) for one in now]
+            return bool(said)
+
+        if not wait_until(beats, STARTS, 0.2):
+            raise RuntimeError(f"the bridge does not beat; see {self.directory / 'logs'}")
+        if said[0]:
+            raise RuntimeError(
+                f"the bridge dropped {said[0]:.0f} records as doubles; a source must be new each time"
+            )
 
     def pids(self) -> dict[str, int]:
         """Our processes by name. RuntimeError when one has died."""

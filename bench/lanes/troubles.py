@@ -138,6 +138,7 @@ class _Play:
         From a source that was not there before: what a source says twice is dropped.
         """
         self._settle()
+        self._site.require_no_doubles()
         self._site.end("bridge")
         if merchant is not None:
             envelopes, count = Envelopes(source), self._lengths.burst

@@ -1,15 +1,23 @@
 """Chaos with real processes: nothing lost, nothing out of order; and a verdict that can fail."""
 
+import json
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from pipeline.chaos import stores
+from pipeline.chaos.faults import PROCESSES
+from pipeline.chaos.operators import PEOPLE
 from pipeline.chaos.plan import schedule
+from pipeline.chaos.stores import Servers
 from tests.acceptance.chaotic import chaotic, judged
+from tests.acceptance.deployment import REPO
 from tests.acceptance.mutants import ACKNOWLEDGED_BY_ANYBODY, Edit, copy_of
 
 SOAK = bool(os.environ.get("SOAK"))
@@ -57,20 +65,65 @@ MUTANTS = (
 mutants = pytest.mark.parametrize("missing", MUTANTS, ids=lambda missing: missing.name.replace(" ", "_"))
 
 
+TOML = """
+[deployment]
+name = "{name}"
+datastream = {{ topic = "{name}", partitions = 6 }}
+eventstream = {{ topic = "{name}.events", partitions = 1 }}
+replication_factor = 1
+min_insync_replicas = 1
+
+[sources]
+"""
+
+
+def _chaos(
+    directory: Path, variables: Mapping[str, str], control_url: str, *options: str, name: str = "shop"
+) -> subprocess.CompletedProcess[str]:
+    """``pipeline chaos`` to its end, beside the pipeline.toml of a deployment of this name."""
+    (directory / "pipeline.toml").write_text(TOML.format(name=name))
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", "chaos", *options],
+        cwd=directory,
+        env={**variables, "CONTROL_DATABASE_URL": control_url, "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.acceptance
 def test_nothing_is_lost_and_nothing_out_of_order_in_chaos(
     postgres_url: str, control_url: str, variables: Mapping[str, str], tmp_path: Path
 ) -> None:
     """Two minutes, ten in the soak, of everything that can strike a consumer."""
     # Mutants: MUTANTS.
-    seed = random.SystemRandom().getrandbits(32) if SOAK else 1
-    print(f"seed {seed}")
-    with chaotic(tmp_path, variables, control_url) as (site, faults):
-        verdict = judged(site, faults, seed, 10 if SOAK else 1.8)
-        assert verdict.findings == []
-        assert (verdict.lost, verdict.out_of_order) == (0, 0)
-        assert len(verdict.faults) >= len(faults) - (0 if SOAK else 3), "faults never struck"
-        assert verdict.requests.keys() >= REQUESTS | (LATER if SOAK else set())
+    seed, minutes = (random.SystemRandom().getrandbits(32), 10) if SOAK else (1, 2)
+    told, picture = tmp_path / "verdict.json", tmp_path / "verdict.png"
+    options = ("--seed", str(seed), "--minutes", str(minutes), "--json", str(told), "--plot", str(picture))
+    done = _chaos(tmp_path, variables, control_url, "--own-servers", *options)
+    print(done.stdout, done.stderr)
+    verdict = json.loads(told.read_text())
+    assert (done.returncode, verdict["findings"]) == (0, [])
+    assert (verdict["lost"], verdict["out_of_order"], verdict["at_rest"]) == (0, 0, True)
+    possible = {**PROCESSES, **PEOPLE, **stores.of(Servers(True, lambda: None, lambda: None))}
+    assert len(verdict["faults"]) >= len(possible) - (0 if SOAK else 3), "faults never struck"
+    assert verdict["requests"].keys() >= REQUESTS | (LATER if SOAK else set())
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"seed {seed}" in done.stdout
+
+
+@pytest.mark.acceptance
+def test_chaos_strikes_only_where_it_may_and_what_there_is(
+    control_url: str, variables: Mapping[str, str], tmp_path: Path
+) -> None:
+    done = _chaos(tmp_path, variables, control_url)
+    assert (done.returncode, 'deployment "shop" is not marked for chaos' in done.stderr) == (1, True)
+    done = _chaos(tmp_path, variables, control_url, "--faults", "kill-worker,rain", name="shop_chaos")
+    assert (done.returncode, "rain: there are " in done.stderr) == (2, True)
+    # Nobody said that this Redis is nobody else's.
+    done = _chaos(tmp_path, variables, control_url, "--faults", "fill-redis", name="shop_chaos")
+    assert (done.returncode, "fill-redis: there are " in done.stderr) == (2, True)
 
 
 @mutants

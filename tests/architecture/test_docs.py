@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 from pipeline import settings
 from pipeline.capture.topics import expected_configuration
 from pipeline.capture.watch import Metrics as RelayMetrics
-from pipeline.cli import pipeline
+from pipeline.cli import _COMMANDS, pipeline
 from pipeline.environment import Environment
 
 REPO = Path(__file__).parents[2]
@@ -292,6 +292,13 @@ def _commands(command: click.Command, words: tuple[str, ...]) -> Iterator[tuple[
             found = command.get_command(context, name)
             assert found is not None
             yield from _commands(found, (*words, name))
+
+
+def test_the_list_of_commands_says_of_each_what_it_says_itself() -> None:
+    told = {name: pipeline.get_command(click.Context(pipeline), name) for name in _COMMANDS}
+    assert {name: purpose for name, (_, purpose) in _COMMANDS.items()} == {
+        name: command and command.get_short_help_str(1000).rstrip(".") for name, command in told.items()
+    }
 
 
 def test_every_command_and_option_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""`bench lanes` on real services, small: everything is drained, and everything sent is seen to arrive beside a poison."""
+"""`bench lanes` on real services, small: everything is drained, everything sent is seen to arrive beside a poison, and what a
+bridge need not work on is no burst."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from bench.lanes import costs, troubles
+from bench.lanes.draining import await_accepted
+from bench.lanes.events import Envelopes
+from bench.lanes.publishing import publish as publish_all
 from bench.lanes.site import SINGLE, WATCHED, LaneSite
 from bench.lanes.troubles import Lengths
 from pipeline.lanes.store import RedisLaneStore, connect, namespace_of
@@ -42,6 +46,23 @@ def test_backlogs_are_drained_by_groups_and_one_by_one(site: LaneSite) -> None:
     ]
     with closing(site.view(SINGLE)) as view:
         assert view.committed() == view.ends()
+
+
+def test_records_that_a_bridge_drops_as_doubles_end_the_run(site: LaneSite) -> None:
+    site.start_worker(SINGLE)
+    site.start_bridge(SINGLE)
+
+    def publish(source: str) -> None:
+        envelopes = Envelopes(source)
+        publish_all(site.bootstrap, site.topic, [envelopes.of("m1") for _ in range(10)], _silent)
+        end = sum(site.end_offsets().values())
+        await_accepted(site, SINGLE, end, end, _silent)
+        site.require_no_doubles()
+
+    publish("one")
+    publish("another")
+    with pytest.raises(RuntimeError, match="dropped 10 records as doubles"):
+        publish("one")
 
 
 def test_everything_sent_is_seen_to_arrive_beside_a_poison(site: LaneSite) -> None:

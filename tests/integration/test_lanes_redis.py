@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ import redis
 from celery import Celery
 
 from devstack.process import wait_until
+from pipeline.bridge.fitness import require_fit, store_problems
 from pipeline.consumer import Outcome
-from pipeline.errors import StoreFullError
+from pipeline.errors import PermanentError, StoreFullError
+from pipeline.kafka_security import PLAINTEXT
 from pipeline.lanes.claim import Finished, TurnLimits
 from pipeline.lanes.store import RedisLaneStore
 from pipeline.ports import Append, News, Tenure
@@ -80,9 +82,10 @@ def shop(server: Server, redis_url: str, redis_namespace: str, tmp_path: Path) -
     workshop.close()
 
 
-def test_a_worker_outlives_a_redis_that_comes_back_empty(shop: Workshop, server: Server) -> None:
+@pytest.mark.parametrize("pool", ["threads", "solo", "prefork"])
+def test_a_worker_outlives_a_redis_that_comes_back_empty(shop: Workshop, server: Server, pool: str) -> None:
     shop.set("delay", 0.3)
-    worker = shop.start()
+    worker = shop.start(pool=pool)
     for _ in range(2):
         before = len(shop.turns())
         shop.feed([str(n) for n in range(30)])
@@ -93,6 +96,20 @@ def test_a_worker_outlives_a_redis_that_comes_back_empty(shop: Workshop, server:
         wait(lambda: shop.complete() and shop.empty(), "what was lost is taken again")
     assert worker.alive()
     wait(lambda: worker.pid in shop.beating(), "it beats again")
+
+
+def test_a_redis_that_evicts_is_refused_and_one_without_bound_is_told(
+    server: Server, kafka_bootstrap: str, kafka_topic: Callable[..., str]
+) -> None:
+    topic = kafka_topic(**{"retention.bytes": "-1", "cleanup.policy": "delete"})
+    unbounded = "Redis: maxmemory is not set, so bridges cannot stop before memory is full"
+    assert store_problems(server.client) == ([], [unbounded])
+    server.client.config_set("maxmemory", "64mb")
+    assert store_problems(server.client) == ([], [])
+    require_fit(kafka_bootstrap, [topic], PLAINTEXT, server.client)
+    server.client.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(PermanentError, match="maxmemory-policy is allkeys-lru, must be noeviction"):
+        require_fit(kafka_bootstrap, [topic], PLAINTEXT, server.client)
 
 
 def test_a_worker_outlives_it_with_a_plain_task_in_hand(shop: Workshop, server: Server) -> None:
