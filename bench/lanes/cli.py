@@ -54,7 +54,7 @@ def _parts(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str
     type=click.Choice(["1", "50"]),
     help="Lanes in a turn beside trouble.  [default: 50, and 1 beside a slow merchant]",
 )
-@click.option("--quick", is_flag=True, help="A trial of ten minutes: no JSON is written.")
+@click.option("--quick", is_flag=True, help="A trial of a few minutes: no JSON is written.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write {figure: number}."
 )

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 def test_nothing_is_lost_reordered_or_doubled_whatever_dies(deployment: Callable[..., Deployment]) -> None:
     one = deployment()
-    writer = Writer(one, seed=20261122, pause=0.05)
+    writer = Writer(one, seed=20261122)
     for source in SOURCES:
         writer.write(source, 200)  # rows that are older than the pipeline
     one.install()

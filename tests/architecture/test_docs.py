@@ -12,6 +12,7 @@ import annotated_types
 import click
 import msgspec
 import pytest
+from click.testing import CliRunner
 from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -299,6 +300,14 @@ def test_the_list_of_commands_says_of_each_what_it_says_itself() -> None:
     assert {name: purpose for name, (_, purpose) in _COMMANDS.items()} == {
         name: command and command.get_short_help_str(1000).rstrip(".") for name, command in told.items()
     }
+
+
+def test_the_list_of_commands_loads_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Mutant: without `format_commands` click loads each for its first sentence.
+    monkeypatch.setattr("pipeline.cli.import_module", lambda name: pytest.fail(f"{name} is loaded"))
+    shown = CliRunner().invoke(pipeline, ["--help"])
+    assert shown.exit_code == 0
+    assert [name for name in _COMMANDS if f"\n  {name} " not in shown.output] == []
 
 
 def test_every_command_and_option_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,3 +74,24 @@ def test_the_domain_asks_no_clock_and_no_chance() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CLOCKS
     ]
     assert asked == []
+
+
+def test_strategies_draw_only_what_hypothesis_gives_them() -> None:
+    # Mutant: `import random` in tests/properties/test_bridge_offsets.py.
+    modules = {path: ast.parse(path.read_text()) for path in (REPO / "tests").rglob("*.py")}
+    with_random = {
+        str(path.relative_to(REPO))
+        for path, module in modules.items()
+        if {"hypothesis", "random"} <= _imported(module)
+    }
+    assert with_random == set()
+
+
+def _imported(module: ast.Module) -> set[str]:
+    """Top-level names of the modules that are imported whole, and of hypothesis in any way."""
+    nodes = list(ast.walk(module))
+    whole = {
+        name.name.partition(".")[0] for node in nodes if isinstance(node, ast.Import) for name in node.names
+    }
+    parts = {(node.module or "").partition(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    return whole | parts & {"hypothesis"}
